@@ -1,0 +1,28 @@
+"""The errors a user can cause, and what the command line makes of them.
+
+    PipelineError            the request or the data cannot be used          exit code 2
+      CaseError              one case of a cohort cannot be used             exit code 1, or 2 when it was the only one
+
+Every message says what came, what is needed and what to do. Wrong arguments of a function raise ``ValueError``; these
+classes are for what a person hands over: files, folders, configurations.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """The request or the data cannot be used; the text is one clear message for a person."""
+
+
+class CaseError(PipelineError):
+    """One case cannot be used.
+
+    Args:
+        case_id: the case that the message is about.
+        reason: what came, what is needed, what to do.
+    """
+
+    def __init__(self, case_id: str, reason: str) -> None:
+        super().__init__(f"{case_id}: {reason}")
+        self.case_id = case_id
+        self.reason = reason

@@ -1,0 +1,191 @@
+"""NIfTI files in and out: fast gzip, strict checks, atomic writes. No torch.
+
+Reading decompresses with ISA-L (:mod:`isal`), which releases the interpreter lock, so that the files of a case decode in
+threads. Writing keeps the header of the file that a label map belongs to.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from isal import igzip, isal_zlib
+
+from brats_pipeline.errors import PipelineError
+
+SUFFIXES = (".nii.gz", ".nii")
+GRID_TOLERANCE = 0.1
+"""Two grids are one when no corner voxel lies further apart than this share of the smallest voxel side."""
+
+
+def strip_suffix(name: str) -> str:
+    """File name without ``.nii`` or ``.nii.gz``, in any case: ``"A-t1c.NII.GZ"`` to ``"A-t1c"``."""
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def is_nifti_name(name: str) -> bool:
+    """Whether the name ends as a NIfTI file does, in any case."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
+    """Read a whole NIfTI-1 or NIfTI-2 file into memory.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+
+    Returns:
+        The image; ``numpy.asanyarray(image.dataobj)`` gives its voxels.
+
+    Raises:
+        PipelineError: the file is missing, empty, truncated, or no NIfTI file; the message says which.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from error
+    if not content:
+        raise PipelineError(f"{path}: the file is empty; copy or download it again")
+    if content[:2] == b"\x1f\x8b":
+        try:
+            content = igzip.decompress(content)
+        except (EOFError, OSError, zlib.error, isal_zlib.error) as error:
+            raise PipelineError(
+                f"{path}: the gzip stream is truncated or damaged ({error}); copy or download the file again"
+            ) from error
+    kind = _image_class(content, path)
+    try:
+        image = kind.from_bytes(content)
+        expected = image.dataobj.offset + int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+    except Exception as error:  # nibabel raises many kinds for a header that makes no sense
+        raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
+    if len(content) < expected:
+        raise PipelineError(
+            f"{path}: the header promises {expected} bytes, the file holds {len(content)}; it is truncated, copy it again"
+        )
+    return image
+
+
+def _image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
+    """NIfTI-1 or NIfTI-2 by the header's own length, its first four bytes in either byte order."""
+    size = content[:4]
+    for kind, length in ((nib.Nifti1Image, 348), (nib.Nifti2Image, 540)):
+        if size in (length.to_bytes(4, "little"), length.to_bytes(4, "big")):
+            return kind
+    raise PipelineError(f"{path}: this is no NIfTI file (it starts with {content[:8]!r}); give a .nii or .nii.gz file")
+
+
+def voxels(image: nib.Nifti1Image) -> npt.NDArray[Any]:
+    """Voxel values of an image, scaled where its header says so, in the file's own type otherwise."""
+    return np.asanyarray(image.dataobj)
+
+
+def spacing_mm(affine: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Voxel sides in millimetres of a ``(4, 4)`` affine."""
+    return np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+
+
+def orientation(affine: npt.NDArray[Any]) -> str:
+    """Direction in which each array axis grows, such as ``"LPS"`` (BraTS) or ``"RAS"``."""
+    return "".join(code or "?" for code in nib.aff2axcodes(affine))
+
+
+def same_grid(
+    shape: tuple[int, ...], affine: npt.NDArray[Any], other_shape: tuple[int, ...], other_affine: npt.NDArray[Any]
+) -> bool:
+    """Whether two images share one voxel grid: equal shapes, and corners within :data:`GRID_TOLERANCE` of a voxel."""
+    if tuple(shape) != tuple(other_shape):
+        return False
+    axes = [(0, side - 1) for side in shape[:3]]
+    corners = np.array(np.meshgrid(*axes, indexing="ij")).reshape(3, -1)
+    corners = np.vstack([corners, np.ones(corners.shape[1])])
+    apart = np.linalg.norm(((np.asarray(affine) - np.asarray(other_affine)) @ corners)[:3], axis=0).max()
+    return bool(apart <= GRID_TOLERANCE * spacing_mm(affine).min())
+
+
+def describe_grid(shape: tuple[int, ...], affine: npt.NDArray[Any]) -> str:
+    """One grid in words: ``"240x240x155 voxels of 1x1x1 mm, LPS, origin (0, -239, 0)"``."""
+    sides = "x".join(f"{side:.4g}" for side in spacing_mm(affine))
+    origin = ", ".join(f"{value:.4g}" for value in np.asarray(affine)[:3, 3])
+    return f"{'x'.join(map(str, shape))} voxels of {sides} mm, {orientation(affine)}, origin ({origin})"
+
+
+def write_nifti(path: str | os.PathLike[str], image: nib.Nifti1Image) -> None:
+    """Write an image atomically: the file is whole or absent.
+
+    Args:
+        path: ends in ``.nii`` or ``.nii.gz`` (compressed with ISA-L level 1).
+        image: what to write; its header goes with it.
+
+    Raises:
+        PipelineError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    content = image.to_bytes()
+    if path.name.lower().endswith(".gz"):
+        content = igzip.compress(content, compresslevel=1, mtime=0)
+    write_atomically(path, content)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file under a temporary name beside it, then rename, so that no reader ever sees half of it.
+
+    Raises:
+        PipelineError: the folder cannot be written, or the disk is full; nothing is left behind.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(temporary).chmod(0o666 & ~mask)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise PipelineError(
+            f"{path}: cannot be written ({error.strerror or error}); check the folder's rights and the free disk space"
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def label_image(labels: npt.NDArray[np.uint8], like: nib.Nifti1Image) -> nib.Nifti1Image:
+    """Wrap a label map in the header of the image it belongs to.
+
+    Args:
+        labels: ``(x, y, z)`` on the grid of ``like``.
+        like: the input scan; its shape, affine, qform and sform with their codes, and units are kept to the bit.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if labels.shape != like.shape[:3]:
+        raise ValueError(f"label map of shape {labels.shape} cannot take a header of shape {like.shape[:3]}")
+    header = like.header.copy()
+    header.set_data_shape(labels.shape)
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    header["descrip"] = b"label map by brats-pipeline, research use only"
+    header["intent_code"] = 0
+    header["aux_file"] = b""
+    header.extensions.clear()
+    # A constructor given an affine would rewrite the qform and sform; given None it keeps both as they stand.
+    return type(like)(labels, None, header)
