@@ -1,13 +1,12 @@
 """NIfTI files in and out: fast gzip, strict checks, atomic writes. No torch.
 
-Reading decompresses with ISA-L (:mod:`isal`), which releases the interpreter lock, so that the files of a case decode in
-threads. Writing keeps the header of the file that a label map belongs to.
+Reading decompresses with ISA-L (:mod:`isal`), which releases the interpreter lock, so that the files of a case decode
+in threads. Writing keeps the header of the file that a label map belongs to.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import write_atomically
 
 SUFFIXES = (".nii.gz", ".nii")
 GRID_TOLERANCE = 0.1
@@ -53,25 +54,27 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror or error}); check the path and its rights") from error
+        reason = error.strerror or error
+        raise PipelineError(f"{path}: cannot be read ({reason}); check the path and its rights") from error
     if not content:
         raise PipelineError(f"{path}: the file is empty; copy or download it again")
     if content[:2] == b"\x1f\x8b":
         try:
             content = igzip.decompress(content)
-        except (EOFError, OSError, zlib.error, isal_zlib.error) as error:
+        except (EOFError, OSError, zlib.error, IsalError) as error:
             raise PipelineError(
                 f"{path}: the gzip stream is truncated or damaged ({error}); copy or download the file again"
             ) from error
     kind = _image_class(content, path)
     try:
         image = kind.from_bytes(content)
-        expected = image.dataobj.offset + int(np.prod(image.shape, dtype=np.int64)) * image.get_data_dtype().itemsize
+        count = int(np.prod(image.shape, dtype=np.int64))
+        expected = int(image.header["vox_offset"]) + count * image.get_data_dtype().itemsize
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
         raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
     if len(content) < expected:
         raise PipelineError(
-            f"{path}: the header promises {expected} bytes, the file holds {len(content)}; it is truncated, copy it again"
+            f"{path}: the header promises {expected} bytes, the file holds {len(content)}: truncated, copy it again"
         )
     return image
 
@@ -92,7 +95,8 @@ def voxels(image: nib.Nifti1Image) -> npt.NDArray[Any]:
 
 def spacing_mm(affine: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Voxel sides in millimetres of a ``(4, 4)`` affine."""
-    return np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    sides: npt.NDArray[np.float64] = np.linalg.norm(np.asarray(affine, dtype=np.float64)[:3, :3], axis=0)
+    return sides
 
 
 def orientation(affine: npt.NDArray[Any]) -> str:
@@ -135,35 +139,6 @@ def write_nifti(path: str | os.PathLike[str], image: nib.Nifti1Image) -> None:
     if path.name.lower().endswith(".gz"):
         content = igzip.compress(content, compresslevel=1, mtime=0)
     write_atomically(path, content)
-
-
-def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
-    """Write a file under a temporary name beside it, then rename, so that no reader ever sees half of it.
-
-    Raises:
-        PipelineError: the folder cannot be written, or the disk is full; nothing is left behind.
-    """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise PipelineError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder's rights and the free disk space"
-        ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def label_image(labels: npt.NDArray[np.uint8], like: nib.Nifti1Image) -> nib.Nifti1Image:
