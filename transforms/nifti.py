@@ -7,7 +7,6 @@ in threads. Writing keeps the header of the file that a label map belongs to.
 from __future__ import annotations
 
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from isal import igzip
-from isal.igzip_lib import IsalError
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
@@ -61,7 +59,7 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
     if content[:2] == b"\x1f\x8b":
         try:
             content = igzip.decompress(content)
-        except (EOFError, OSError, zlib.error, IsalError) as error:
+        except Exception as error:  # gzip, zlib and ISA-L each raise kinds of their own
             raise PipelineError(
                 f"{path}: the gzip stream is truncated or damaged ({error}); copy or download the file again"
             ) from error
