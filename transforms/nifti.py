@@ -77,6 +77,21 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
     return image
 
 
+def read_header(path: str | os.PathLike[str]) -> nib.Nifti1Image:
+    """Open a NIfTI file for its header alone; no voxel is decoded.
+
+    Raises:
+        PipelineError: the file is missing or no NIfTI file.
+    """
+    try:
+        image = nib.load(path)
+    except Exception as error:  # nibabel and gzip raise many kinds
+        raise PipelineError(f"{path}: the NIfTI header cannot be read ({error}); copy or write it again") from error
+    if not isinstance(image, nib.Nifti1Image):
+        raise PipelineError(f"{path}: this is {type(image).__name__}, no NIfTI file; give a .nii or .nii.gz file")
+    return image
+
+
 def _image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
     """NIfTI-1 or NIfTI-2 by the header's own length, its first four bytes in either byte order."""
     size = content[:4]

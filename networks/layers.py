@@ -1,0 +1,128 @@
+"""The layers that exist once per dimension, looked up by the number of spatial dimensions; and the choice of norms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Layers(NamedTuple):
+    """The classes of one dimension."""
+
+    conv: type[nn.Conv2d] | type[nn.Conv3d]
+    conv_transpose: type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]
+    max_pool: type[nn.MaxPool2d] | type[nn.MaxPool3d]
+    batch_norm: type[nn.BatchNorm2d] | type[nn.BatchNorm3d]
+    instance_norm: type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]
+    dropout: type[nn.Dropout2d] | type[nn.Dropout3d]
+    interpolation: str
+
+
+LAYERS = {
+    2: Layers(nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.Dropout2d, "bilinear"),
+    3: Layers(
+        nn.Conv3d, nn.ConvTranspose3d, nn.MaxPool3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.Dropout3d, "trilinear"
+    ),
+}
+
+NORMS = ("group", "instance", "batch")
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+
+
+def layers(spatial_dims: int) -> Layers:
+    """The layer classes for 2 or 3 dimensions.
+
+    Raises:
+        ValueError: any other number.
+    """
+    if spatial_dims not in LAYERS:
+        raise ValueError(f"spatial_dims is {spatial_dims}; it must be 2 (slices) or 3 (volumes)")
+    return LAYERS[spatial_dims]
+
+
+def make_norm(name: str, *, spatial_dims: int, channels: int, groups: int = 8) -> nn.Module:
+    """A normalisation layer by name: ``group`` (Wu 2018), ``instance`` (Ulyanov 2016) or ``batch`` (Ioffe 2015).
+
+    Raises:
+        ValueError: unknown name, or ``channels`` not divisible by ``groups`` for group norm.
+    """
+    if name == "batch":
+        return layers(spatial_dims).batch_norm(channels)
+    if name == "instance":
+        return layers(spatial_dims).instance_norm(channels, affine=True)
+    if name == "group":
+        if channels % groups:
+            raise ValueError(
+                f"{channels} features cannot be split into {groups} groups; choose widths divisible by {groups}, "
+                "or norm='instance' or 'batch'"
+            )
+        return nn.GroupNorm(groups, channels)
+    raise ValueError(f"norm is {name!r}; known: {', '.join(NORMS)}")
+
+
+def make_activation(name: str) -> nn.Module:
+    """An activation by name, in place.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name](inplace=True)
+
+
+def initialise(module: nn.Module) -> None:
+    """He initialisation (He et al. 2015, arXiv:1502.01852) for rectified convolutions; use with ``Module.apply``.
+
+    Normal with variance 2 / fan-in, biases zero, so that the variance of activations stays level through the depth.
+    """
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        # A transposed convolution with kernel = stride gives each output voxel one tap per input channel.
+        transposed = isinstance(module, nn.ConvTranspose2d | nn.ConvTranspose3d)
+        taps = 1 if transposed else module.weight[0, 0].numel()
+        fan_in = module.in_channels // module.groups * taps
+        gain = 1.0 if transposed else 2.0
+        nn.init.normal_(module.weight, std=(gain / fan_in) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def feature_widths(features: int | Sequence[int], depth: int) -> tuple[int, ...]:
+    """Widths of the ``depth + 1`` levels: given as they are, or doubling from the first.
+
+    Raises:
+        ValueError: depth below 1, or a sequence whose length is not ``depth + 1``.
+    """
+    if depth < 1:
+        raise ValueError(f"depth is {depth}; it counts the poolings and must be at least 1")
+    widths = tuple(features * 2**level for level in range(depth + 1)) if isinstance(features, int) else tuple(features)
+    if len(widths) != depth + 1:
+        raise ValueError(f"features has {len(widths)} widths; depth {depth} needs {depth + 1} (one more than poolings)")
+    if min(widths) < 1:
+        raise ValueError(f"features is {features}; every width must be at least 1")
+    return widths
+
+
+def check_image(image: Tensor, *, channels: int, spatial_dims: int, stride: int) -> None:
+    """Refuse an input that the network cannot take.
+
+    Raises:
+        ValueError: wrong number of axes or channels, or a side that is no multiple of ``stride``; the message names
+            the next good size.
+    """
+    if torch.jit.is_scripting():
+        return
+    if image.dim() != spatial_dims + 2:
+        raise ValueError(
+            f"input of shape {tuple(image.shape)} has {image.dim()} axes; needed: (N, C, *spatial) with {spatial_dims} "
+            "spatial axes"
+        )
+    if image.shape[1] != channels:
+        raise ValueError(f"input has {image.shape[1]} channels; this network was built for {channels}")
+    sides = tuple(image.shape[2:])
+    if any(side % stride or side < stride for side in sides):
+        good = tuple(max(stride, -(-side // stride) * stride) for side in sides)
+        raise ValueError(f"spatial size {sides} must be a multiple of {stride} in every axis; pad to {good}")

@@ -1,0 +1,134 @@
+"""U-Net in two or three dimensions.
+
+Ronneberger et al., U-Net: Convolutional Networks for Biomedical Image Segmentation, MICCAI 2015, arXiv:1505.04597.
+Cicek et al., 3D U-Net: Learning Dense Volumetric Segmentation from Sparse Annotation, MICCAI 2016, arXiv:1606.06650.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from networks.layers import check_image, feature_widths, initialise, layers, make_activation, make_norm
+
+
+class ConvBlock(nn.Sequential):
+    """Two 3x3(x3) convolutions, each normalised and rectified; the norm's shift replaces the bias."""
+
+    def __init__(
+        self, spatial_dims: int, in_channels: int, out_channels: int, norm: str, activation: str, dropout: float
+    ) -> None:
+        steps: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            steps += [
+                layers(spatial_dims).conv(channels, out_channels, kernel_size=3, padding=1, bias=False),
+                make_norm(norm, spatial_dims=spatial_dims, channels=out_channels),
+                make_activation(activation),
+            ]
+        if dropout:
+            steps.append(layers(spatial_dims).dropout(dropout))
+        super().__init__(*steps)
+
+
+class UpBlock(nn.Module):
+    """Double the resolution, join the encoder's features of that level, refine."""
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        norm: str,
+        activation: str,
+        dropout: float,
+        upsample: str,
+    ) -> None:
+        super().__init__()
+        dims = layers(spatial_dims)
+        if upsample == "transposed":
+            self.up: nn.Module = dims.conv_transpose(in_channels, out_channels, kernel_size=2, stride=2)
+        elif upsample == "interpolate":
+            self.up = nn.Sequential(
+                nn.Upsample(scale_factor=2, mode=dims.interpolation, align_corners=False),
+                dims.conv(in_channels, out_channels, kernel_size=1),
+            )
+        else:
+            raise ValueError(f"upsample is {upsample!r}; known: transposed, interpolate")
+        self.block = ConvBlock(spatial_dims, 2 * out_channels, out_channels, norm, activation, dropout)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        joined: Tensor = self.block(torch.cat([self.up(deep), skip], dim=1))
+        return joined
+
+
+class UNet(nn.Module):
+    """Contract to see what, expand to see where, and hand each level's detail across.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: number of modalities.
+        out_channels: number of regions; one logit each.
+        depth: number of poolings.
+        features: width of the first level (doubling with each pooling), or ``depth + 1`` widths. Default 32 in two
+            dimensions, 16 in three.
+        norm: ``group`` (8 groups; right for small batches), ``instance`` or ``batch``.
+        activation: ``relu`` or ``leaky_relu``.
+        dropout: probability that a feature map is zeroed after each block.
+        upsample: ``transposed`` convolution or ``interpolate`` (linear, then 1x1 convolution).
+
+    Shape:
+        ``(N, in_channels, *spatial)`` to ``(N, out_channels, *spatial)``; each side a multiple of ``2 ** depth``.
+
+    Raises:
+        ValueError: an argument outside these choices, or an input that does not fit; the message says what would.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        depth: int = 4,
+        features: int | Sequence[int] | None = None,
+        norm: str = "group",
+        activation: str = "leaky_relu",
+        dropout: float = 0.0,
+        upsample: str = "transposed",
+    ) -> None:
+        super().__init__()
+        dims = layers(spatial_dims)
+        first = features if features is not None else {2: 32, 3: 16}[spatial_dims]
+        widths = feature_widths(first, depth)
+        self.in_channels = in_channels
+        self.spatial_dims = spatial_dims
+        self.stride = 2**depth
+
+        self.encoder = nn.ModuleList(
+            ConvBlock(spatial_dims, narrow, wide, norm, activation, dropout)
+            for narrow, wide in zip((in_channels, *widths[:-2]), widths[:-1], strict=True)
+        )
+        self.pool = dims.max_pool(kernel_size=2)
+        self.bottleneck = ConvBlock(spatial_dims, widths[-2], widths[-1], norm, activation, dropout)
+        self.decoder = nn.ModuleList(
+            UpBlock(spatial_dims, wide, narrow, norm, activation, dropout, upsample)
+            for wide, narrow in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.head = dims.conv(widths[0], out_channels, kernel_size=1)
+        self.apply(initialise)
+
+    def forward(self, image: Tensor) -> Tensor:
+        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        skips: list[Tensor] = []
+        x = image
+        for block in self.encoder:
+            x = block(x)  # (N, width, *spatial / 2 ** level)
+            skips.append(x)
+            x = self.pool(x)
+        x = self.bottleneck(x)
+        for level, up in enumerate(self.decoder):
+            x = up(x, skips[-1 - level])
+        logits: Tensor = self.head(x)
+        return logits

@@ -1,0 +1,52 @@
+"""The last step of a segmentation: a label map in the header of the scan it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
+from monai.utils.misc import ImageMetaKey
+
+from transforms.nifti import label_image, read_header, write_nifti
+
+
+class SaveLabelMapd(MapTransform):
+    """Write ``output_dir/<case_id>.nii.gz``, atomically, with the header of the case's first image.
+
+    Args:
+        keys: the label map ``(1, x, y, z)`` on the grid of the input.
+        output_dir: folder of the predictions; made when absent.
+        like_key: the loaded image whose file lends its header.
+        case_id_key: where the case says its name.
+
+    Raises:
+        PipelineError: the folder cannot be written, or the disk is full.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        output_dir: str | Path,
+        like_key: str = "image",
+        case_id_key: str = "case_id",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.output_dir = Path(output_dir)
+        self.like_key = like_key
+        self.case_id_key = case_id_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            like = read_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
+            labels = np.asarray(result[key][0].cpu(), dtype=np.uint8)
+            path = self.output_dir / f"{result[self.case_id_key]}.nii.gz"
+            write_nifti(path, label_image(labels, like))
+            result[f"{key}_path"] = str(path)
+        return result

@@ -1,0 +1,166 @@
+"""Load the files of a case: decoded in threads, checked to share one grid, stacked in the order of the modalities.
+
+:class:`CaseReader` is a MONAI ``ImageReader``, so that any ``LoadImage`` can use it; :class:`LoadCased` is
+``LoadImaged`` with that reader, and lets its messages through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from monai.config import KeysCollection
+from monai.data import ImageReader
+from monai.transforms import LoadImaged
+from monai.utils.enums import MetaKeys, SpaceKeys
+from monai.utils.misc import ImageMetaKey
+
+from brats_pipeline.errors import PipelineError
+from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, voxels
+
+Paths = Sequence[str | PathLike[str]] | str | PathLike[str]
+
+
+def check_same_grid(grids: Mapping[str, tuple[tuple[int, ...], npt.NDArray[Any]]]) -> None:
+    """Refuse images that do not lie on one voxel grid.
+
+    Args:
+        grids: name of each image to its shape and ``(4, 4)`` affine.
+
+    Raises:
+        PipelineError: two grids differ; the message describes every one.
+    """
+    shape, affine = next(iter(grids.values()))
+    if all(same_grid(shape, affine, *other) for other in grids.values()):
+        return
+    listed = "\n".join(f"  {name}: {describe_grid(*grid)}" for name, grid in grids.items())
+    raise PipelineError(
+        f"the images do not share one voxel grid:\n{listed}\nco-register and resample them to one grid first"
+    )
+
+
+class CaseReader(ImageReader):
+    """Read one NIfTI file, or one per modality, into an array with the channels first.
+
+    The files of a case are decoded in threads (ISA-L releases the interpreter lock) and must share one grid.
+    """
+
+    def verify_suffix(self, filename: Paths) -> bool:
+        """Whether every name ends in ``.nii`` or ``.nii.gz``."""
+        return all(is_nifti_name(str(name)) for name in _as_list(filename))
+
+    def read(self, data: Paths, **kwargs: Any) -> list[nib.Nifti1Image]:
+        """Decode the files.
+
+        Raises:
+            PipelineError: a file cannot be read, is not three-dimensional, or lies on another grid.
+        """
+        paths = _as_list(data)
+        with ThreadPoolExecutor(max_workers=len(paths)) as pool:
+            images = list(pool.map(read_nifti, paths))
+        for path, image in zip(paths, images, strict=True):
+            if len(image.shape) != 3:
+                raise PipelineError(
+                    f"{path}: shape {image.shape} has {len(image.shape)} axes; give one 3D file for each modality"
+                )
+        check_same_grid({str(path): (image.shape, image.affine) for path, image in zip(paths, images, strict=True)})
+        return images
+
+    def get_data(self, img: Sequence[nib.Nifti1Image]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+        """Stack the images to ``(C, x, y, z)`` with the metadata of the first: affine (RAS+ world) and channel axis."""
+        first = img[0]
+        meta: dict[str, Any] = {
+            MetaKeys.AFFINE: np.array(first.affine, dtype=np.float64),
+            MetaKeys.ORIGINAL_AFFINE: np.array(first.affine, dtype=np.float64),
+            MetaKeys.SPATIAL_SHAPE: np.array(first.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
+        }
+        with ThreadPoolExecutor(max_workers=len(img)) as pool:
+            return np.stack(list(pool.map(voxels, img))), meta
+
+
+def _as_list(paths: Paths) -> list[str | PathLike[str]]:
+    return [paths] if isinstance(paths, str | PathLike) else list(paths)
+
+
+class LoadCased(LoadImaged):
+    """Load the images and the label map of a case by :class:`CaseReader` and refuse what cannot be used.
+
+    Args:
+        keys: ``image`` (one path per modality) and, where there is one, ``label``.
+        modalities: names of the image's channels, for messages.
+        label_key: this key holds a label map: it must hold whole numbers and share the grid of the images.
+        allow_missing_keys: whether a case may come without a label map.
+
+    Raises:
+        PipelineError: an unreadable file, differing grids, NaN or infinity, or an image without contrast.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        modalities: Sequence[str] = ("t1c", "t1", "t2", "flair"),
+        label_key: str = "label",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, image_only=True, allow_missing_keys=allow_missing_keys)
+        self.case_reader = CaseReader()
+        self.modalities = tuple(modalities)
+        self.label_key = label_key
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Replace the paths under each key by a tensor ``(C, x, y, z)``, float32."""
+        loaded: dict[Hashable, Any] = super().__call__(data, reader or self.case_reader)
+        grids: dict[str, tuple[tuple[int, ...], npt.NDArray[Any]]] = {}
+        for key in self.key_iterator(loaded):
+            tensor = loaded[key]
+            name = str(tensor.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            grids[name] = (tuple(tensor.shape[1:]), np.asarray(tensor.affine))
+            if key == self.label_key:
+                check_whole_numbers(np.asarray(tensor), name)
+            else:
+                check_contrast(np.asarray(tensor), self.modalities)
+        check_same_grid(grids)
+        return loaded
+
+
+def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:
+    """Refuse channels that hold NaN or infinity, or one value throughout.
+
+    Args:
+        image: ``(C, *spatial)``.
+        names: one name per channel.
+
+    Raises:
+        PipelineError: names the channel and what is wrong with it.
+    """
+    if len(image) != len(names):
+        raise PipelineError(f"{len(image)} images came, {len(names)} are needed: {', '.join(names)}")
+    for channel, name in zip(image, names, strict=True):
+        low, high = channel.min(), channel.max()
+        if not np.isfinite(low) or not np.isfinite(high):  # min and max pass NaN on
+            bad = int(np.count_nonzero(~np.isfinite(channel)))
+            raise PipelineError(f"{name} holds {bad} voxels that are NaN or infinite; repair or export the image again")
+        if low == high:
+            raise PipelineError(f"{name} holds the value {low:g} in every voxel; it is no scan, give the right file")
+
+
+def check_whole_numbers(labels: npt.NDArray[Any], name: str) -> None:
+    """Refuse a label map with fractions, as left by an interpolation.
+
+    Raises:
+        PipelineError: names the file and a value that is no whole number.
+    """
+    broken = labels != np.round(labels)
+    if broken.any():
+        raise PipelineError(
+            f"{name}: the label map holds {labels[broken][0]:g}, which is no whole number; "
+            "resample label maps by nearest neighbour"
+        )
