@@ -1,0 +1,38 @@
+"""Scores of segmentations: overlap, surface distances, rules for empty regions. NumPy and SciPy only.
+
+The door is :func:`score_case`; what it counts and how stands in :class:`Rules`.
+"""
+
+from brats_pipeline.metrics.empties import EMPTY_RULES, EmptyRule
+from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall, specificity
+from brats_pipeline.metrics.rules import RULES, Rules, rules_named
+from brats_pipeline.metrics.score import COLUMNS, RegionScore, region_masks, score_case, score_miss
+from brats_pipeline.metrics.summary import RegionSummary, Spread, spread, summarise
+from brats_pipeline.metrics.surface import SurfaceDistances, hd95_mm, robust_hausdorff_mm, surface_distances
+
+__all__ = [
+    "COLUMNS",
+    "EMPTY_RULES",
+    "RULES",
+    "Counts",
+    "EmptyRule",
+    "RegionScore",
+    "RegionSummary",
+    "Rules",
+    "Spread",
+    "SurfaceDistances",
+    "dice",
+    "hd95_mm",
+    "iou",
+    "precision",
+    "recall",
+    "region_masks",
+    "robust_hausdorff_mm",
+    "rules_named",
+    "score_case",
+    "score_miss",
+    "specificity",
+    "spread",
+    "summarise",
+    "surface_distances",
+]

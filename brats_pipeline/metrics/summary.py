@@ -1,0 +1,89 @@
+"""From rows to figures: what a cohort's scores are in one line per region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from brats_pipeline.metrics.score import RegionScore
+
+METRICS = ("dice", "iou", "precision", "recall", "specificity", "hd95_mm")
+"""The columns that are summarised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Where the values of one metric lie over the cases.
+
+    Args:
+        n: cases in which the metric is defined.
+        mean: arithmetic mean.
+        sd: standard deviation with n - 1 in the denominator; None for one case.
+        median: half of the cases lie below.
+        q1: a quarter of the cases lies below.
+        q3: three quarters of the cases lie below.
+    """
+
+    n: int
+    mean: float
+    sd: float | None
+    median: float
+    q1: float
+    q3: float
+
+
+@dataclass(frozen=True)
+class RegionSummary:
+    """One region over a cohort.
+
+    Args:
+        region: its name.
+        n: cases scored.
+        n_without_reference: cases among them whose reference has no such region.
+        metrics: metric name to its spread; a metric that no case defines is left out.
+    """
+
+    region: str
+    n: int
+    n_without_reference: int
+    metrics: dict[str, Spread]
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Summarise one metric; NaN values are left out, None when no value is left."""
+    defined = np.array([value for value in values if not np.isnan(value)], dtype=np.float64)
+    if defined.size == 0:
+        return None
+    q1, median, q3 = (float(value) for value in np.quantile(defined, (0.25, 0.5, 0.75)))
+    return Spread(
+        n=int(defined.size),
+        mean=float(defined.mean()),
+        sd=float(defined.std(ddof=1)) if defined.size > 1 else None,
+        median=median,
+        q1=q1,
+        q3=q3,
+    )
+
+
+def summarise(rows: Sequence[RegionScore], regions: Sequence[str]) -> list[RegionSummary]:
+    """Summarise the rows of a cohort.
+
+    Args:
+        rows: one per case and region.
+        regions: the regions wanted, in the order wanted.
+    """
+    summaries = []
+    for region in regions:
+        own = [row for row in rows if row.region == region]
+        spreads = {metric: spread([getattr(row, metric) for row in own]) for metric in METRICS}
+        summaries.append(
+            RegionSummary(
+                region=region,
+                n=len(own),
+                n_without_reference=sum(row.tp + row.fn == 0 for row in own),
+                metrics={metric: value for metric, value in spreads.items() if value is not None},
+            )
+        )
+    return summaries
