@@ -17,7 +17,7 @@ from scipy import ndimage
 Floats = npt.NDArray[np.float32]
 Point = tuple[float, float, float]
 
-HEAD_MM = (150.0, 184.0, 142.0)
+HEAD_MM = (144.0, 178.0, 140.0)
 """Box that holds the brain of every seed: left to right, back to front, bottom to top."""
 
 TISSUES = ("csf", "gm", "wm", "deep", "vessel", "ED", "ET", "NCR")
@@ -27,6 +27,7 @@ NCR, ED, ET = 1, 2, 3
 """Values of :attr:`Brain.tumour`: a coding of its own, which a label convention translates."""
 
 _REACH_MM = 105.0
+_FAR = 1000.0  # a cost that no lesion can pay
 _NOISE_SD = (151 / 315) ** 1.5  # of a cubic B-spline field whose knots are standard normal, averaged over a cell
 
 
@@ -43,6 +44,27 @@ class Brain:
     inside: npt.NDArray[np.bool_]
     tissue: Floats
     tumour: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion as it was drawn.
+
+    Args:
+        centre_mm: head coordinates.
+        stretch: how much harder it is to grow along x, y and z; about 1 each.
+        volume_ml: of the whole lesion with its edema.
+        core_share: part of the volume that is tumour core.
+        necrosis_share: part of the core that is necrotic, where the lesion enhances.
+        enhancing: whether the core has an enhancing rim; without, it is NCR throughout.
+    """
+
+    centre_mm: Point
+    stretch: tuple[float, float, float]
+    volume_ml: float
+    core_share: float
+    necrosis_share: float
+    enhancing: bool
 
 
 def _weights(at_mm: Floats, scale_mm: float) -> Floats:
@@ -122,23 +144,37 @@ class _Palette:
         self.shares[TISSUES.index(tissue)] += share
 
 
+def _outlines(box_mm: Sequence[Floats], size: npt.NDArray[np.float64], bumps: Floats) -> tuple[Floats, Floats, Floats]:
+    """Signed distances ``(x, y, z)`` to cerebrum, cerebellum and brainstem, for a head of ``size`` along each axis."""
+    x, y, z = np.ix_(*(axis / np.float32(factor) for axis, factor in zip(box_mm, size, strict=True)))
+    side = np.abs(x)
+    cerebrum = _ellipsoid(side, y, z, (23, -12, 10), (43, 73, 52))
+    cerebrum = _union(cerebrum, _ellipsoid(side, y, z, (13, 24, 6), (39, 58, 46)), 12)
+    base = z + 21 - np.float32(0.1) * y + 2 * bumps  # flat where it lies on the skull
+    cerebrum = -_union(-cerebrum, -base, 14)
+    cerebrum = _union(cerebrum, _ellipsoid(side, y, z, (42, 4, -20), (21, 42, 20)), 5) + bumps * np.float32(1.2)
+    cerebellum = _ellipsoid(side, y, z, (21, -48, -37), (31, 29, 22)) + bumps * np.float32(0.6)
+    brainstem = _tube(x, y, z, (0, -16, -12), (0, -27, -60), (14, 8))
+    brainstem = _union(brainstem, _ellipsoid(x, y, z, (0, -15, -33), (15, 12, 13)), 5)
+    return cerebrum, cerebellum, brainstem
+
+
 def _folds(generator: np.random.Generator, x: Floats, y: Floats, z: Floats) -> Floats:
     """Distance in mm to the nearest sulcus, were sulci endless: sheets that run from the surface to the depth.
 
     The noise is read where a ray from the middle of the hemisphere meets a sphere, so it hardly changes with depth.
     """
-    step = np.float32(2.0)
+    step, scale_mm, sphere = 2.0, 7.0, np.float32(62)
     axis = np.arange(-_REACH_MM, _REACH_MM + 1, step, dtype=np.float32)
-    field = smooth_noise(generator, 9.5, (axis, axis, axis))
-    steep = np.sqrt(sum(g**2 for g in np.gradient(field, step)))
-    sheet = np.abs(field) / np.maximum(steep, 0.05)
-    sphere = np.float32(62.0)
-    side = np.where(x > 0, np.float32(20), np.float32(-20))
+    field = smooth_noise(generator, scale_mm, (axis, axis, axis))
+    steep = np.sqrt(sum(g**2 for g in np.gradient(field, np.float32(step))))
+    sheet = np.abs(field) / np.maximum(steep, np.float32(0.8 / scale_mm))
+    side = np.where(x > 0, np.float32(18), np.float32(-18))
     ray = np.stack([x - side, (y + 4) * np.float32(0.8), z - 2])
     length = np.maximum(np.sqrt((ray**2).sum(axis=0)), np.float32(1))
     ray *= sphere / length
     ray[0] += side
-    at = (ray + np.float32(_REACH_MM)) / step
+    at = (ray + np.float32(_REACH_MM)) / np.float32(step)
     distance: Floats = ndimage.map_coordinates(sheet, at, order=1, mode="nearest") * np.minimum(length / sphere, 1.2)
     return distance
 
@@ -152,178 +188,189 @@ def _paint_brain(
     cerebrum: Floats,
     cerebellum: Floats,
     brainstem: Floats,
-    bumps: Floats,
+    waves: Sequence[Floats],
     edge_mm: float,
 ) -> _Palette:
     """Lay out the normal tissues at points whose distances to the outlines are given."""
     palette = _Palette(len(x), "csf")
     cistern_mm, ribbon_mm, depth_mm = generator.uniform((1.0, 2.6, 12), (2.4, 3.4, 18))
-    wide = np.float32(generator.uniform(0.7, 1.5))  # of the ventricles: they grow with age
-    side = np.abs(x + bumps * np.float32(0.8))
+    wide = float(generator.uniform(0.8, 1.5))  # of the ventricles: they grow with age
+    side = np.abs(x + waves[0] * np.float32(0.7))
 
     # Distance into the tissue from the nearest fluid: the outer surface, a sulcus, the Sylvian or the middle fissure.
     surface = cerebrum - np.float32(cistern_mm)
-    sulcus = np.hypot(_folds(generator, x, y, z), np.maximum(surface - np.float32(depth_mm), 0))
-    sylvian = np.hypot(z + 5 + np.float32(0.3) * y + bumps * 2, np.maximum(40 - side, 0))
+    wavy = [p + np.float32(3.0) * w for p, w in zip((x, y, z), waves, strict=True)]
+    sulcus = np.hypot(_folds(generator, *wavy), np.maximum(surface - np.float32(depth_mm), 0))
+    sulcus += np.maximum(32 - side, 0) * np.clip(-z / 40, 0, 1) * np.float32(0.5)  # few folds on the skull base
+    sylvian = np.hypot(z + 5 + np.float32(0.3) * y + waves[2] * 2, np.maximum(40 - side, 0))
     sylvian = np.hypot(sylvian, np.maximum(np.abs(y - 2) - 36, 0))
-    bridge = _ellipsoid(x, y, z, (0, -6, -6), (60, 40, 30))  # callosum, thalami, midbrain: no fissure here
-    into = np.minimum(surface, sulcus - np.float32(0.9))
+    bridge = _ellipsoid(x, y, z, (0, -6, 0), (60, 36, 25))  # callosum, thalami, midbrain: no fissure here
+    into = np.minimum(surface, sulcus - np.float32(0.45 * cistern_mm))
     into = np.minimum(into, sylvian - np.float32(1.4))
     into = np.minimum(into, np.maximum(side - 1, bridge))
     palette.paint("gm", _ramp(into, edge_mm))
-    palette.paint("wm", _ramp(np.maximum(into - np.float32(ribbon_mm), np.minimum(bridge, 3 - side)), 1.5 * edge_mm))
+    palette.paint("wm", _ramp(into - np.float32(ribbon_mm), 1.5 * edge_mm))
+
+    # Two sheets of noise meet in lines: vessels, where the lines run through fluid or along the cortex.
+    vessel = np.float32(1.1) - np.hypot(waves[0], waves[1]) * 8
+    palette.paint("vessel", _ramp(np.minimum(vessel, 1 - into), edge_mm))
 
     for centre, radii in (((11, -14, 3), (9, 14, 9)), ((13, 17, 9), (5, 12, 9)), ((26, 3, 1), (6, 15, 10))):
         palette.paint("deep", _ramp(_ellipsoid(side, y, z, centre, radii), 2 * edge_mm))
 
-    ventricle = _tube(side, y, z, (7, 30, 8), (9, 8, 17), (3.5 * wide, 4.5 * wide))
-    for start, end, radii in (
-        ((9.0, 8.0, 17.0), (12.0, -22.0, 19.0), (4.5, 4.5)),
-        ((12.0, -22.0, 19.0), (23.0, -40.0, 8.0), (4.5, 6.0)),
-        ((23.0, -40.0, 8.0), (21.0, -60.0, 6.0), (5.0, 1.5)),
-        ((24.0, -38.0, 6.0), (34.0, -14.0, -17.0), (4.5, 1.5)),
+    low = z * np.float32(0.65)  # tubes drawn in a flattened space are taller than wide
+    ventricle = np.full_like(x, -99)
+    for start, end, (first, last) in (
+        ((7, 32, 5), (10, 8, 10.5), (3.5, 4.5)),
+        ((10, 8, 10.5), (13, -22, 12), (4.5, 4.5)),
+        ((13, -22, 12), (24, -40, 6), (4.5, 6.0)),
+        ((24, -40, 6), (21, -60, 4), (5.0, 1.5)),
+        ((25, -38, 4), (34, -14, -12), (4.5, 1.5)),
     ):
-        ventricle = _union(ventricle, _tube(side, y, z, start, end, (radii[0] * wide, radii[1] * wide)), 3)
+        tube = _tube(side, y, low, start, end, (first * wide, last * wide))
+        ventricle = _union(ventricle, tube, 3)
+    caps = _ramp(ventricle + 2, 6) * np.float32(generator.uniform(0, 0.5))
+    palette.paint("ED", caps * _ramp(np.abs(y + 5) - 25, 10))  # bright caps around the horns, no tumour
     ventricle = np.minimum(ventricle, side - np.float32(1.0))  # the septum stays
     third = np.minimum(_ellipsoid(x, y, z, (0, -8, 0), (2.2 * wide, 17, 11)), 20 - np.abs(y))
     palette.paint("csf", _ramp(np.maximum(ventricle, third), edge_mm))
     choroid = _tube(side, y, z, (20, -36, 10), (13, -20, 16), (2.2, 0.8))
     palette.paint("vessel", _ramp(np.minimum(choroid, ventricle), edge_mm) * np.float32(0.6))
 
-    # Folia: thin leaves, stacked along arcs around the middle of the cerebellum.
-    leaf = np.cos(np.hypot(y + 20, z + 34) * np.float32(1.25) + bumps * 2) * np.float32(1.2)
-    palette.paint("csf", _ramp(np.maximum(cerebellum + 2, brainstem + 2), edge_mm))
-    palette.paint("gm", _ramp(np.minimum(cerebellum - 1, cerebellum - np.float32(2.2) + leaf), edge_mm))
-    palette.paint("wm", _ramp(cerebellum - 11 + leaf * 4, 3 * edge_mm))
+    # Folia: thin leaves that fan out from the roof of the fourth ventricle.
+    leaf = np.cos(np.arctan2(z + 34 + waves[2], -y - 22 + waves[1]) * np.float32(17)) * np.float32(0.9)
+    palette.paint("csf", _ramp(np.maximum(cerebellum + 2, np.minimum(brainstem + 2, -14 - z)), edge_mm))
+    brainstem = np.minimum(brainstem, -12 - z)
+    palette.paint("gm", _ramp(np.minimum(cerebellum - 1, cerebellum - np.float32(1.9) + leaf), 2 * edge_mm))
+    palette.paint("wm", _ramp(cerebellum - 10 + leaf * 5, 3 * edge_mm) * np.float32(0.8))
     palette.paint("wm", _ramp(brainstem, edge_mm))
     palette.paint("deep", _ramp(brainstem - 1, edge_mm) * np.float32(0.45))
     palette.paint("csf", _ramp(_ellipsoid(x, y, z, (0, -37, -34), (5, 4, 9)), edge_mm))
     return palette
 
 
-def _grow(cost: Floats, volume: float) -> float:
-    """The threshold below which ``volume`` voxels lie."""
-    count = int(np.clip(round(volume), 1, len(cost) - 1))
-    return float(np.partition(cost, count)[count])
+def _threshold(cost: Floats, count: float) -> np.float32:
+    """The cost up to which the ``count`` cheapest voxels reach."""
+    rank = int(np.clip(round(count), 1, len(cost)))
+    return np.float32(np.partition(cost, rank - 1)[rank - 1])
 
 
-def _way(x: Floats, y: Floats, z: Floats, centre: Point, stretch: Floats) -> Floats:
-    """Length of the way from a tumour's centre; the other hemisphere is reached through the callosum only."""
-    points = (x, y, z)
-    straight = np.sqrt(sum(((p - np.float32(c)) * s) ** 2 for p, c, s in zip(points, centre, stretch, strict=True)))
+def _way(points: Sequence[Floats], lesion: Lesion) -> Floats:
+    """Length of the way from a lesion's centre; the other hemisphere is reached through the callosum only."""
+    centre = lesion.centre_mm
+    straight = np.sqrt(
+        sum(((p - np.float32(c)) * np.float32(s)) ** 2 for p, c, s in zip(points, centre, lesion.stretch, strict=True))
+    )
     gate = (0.0, float(np.clip(centre[1], -32, 24)), 22.0)
     around = np.sqrt(sum((p - np.float32(g)) ** 2 for p, g in zip(points, gate, strict=True)))
     around += np.float32(np.linalg.norm(np.subtract(gate, centre)) * 1.1)
-    way: Floats = np.where(x * np.float32(centre[0]) >= 0, straight, np.maximum(around, straight)).astype(np.float32)
+    way: Floats = np.where(points[0] * np.float32(centre[0]) >= 0, straight, np.maximum(around, straight))
     return way
 
 
-@dataclass(frozen=True)
-class _Lesion:
-    """What is drawn of one lesion: where, how large, and how its volume is shared out."""
-
-    centre: Point
-    stretch: Floats
-    volume_ml: float
-    core_share: float
-    necrosis_share: float
-
-
-def _draw_lesions(generator: np.random.Generator) -> tuple[list[_Lesion], bool]:
-    """Draw the lesions of one head, the largest first, and whether they enhance."""
-    enhancing = bool(generator.random() < 0.8)
-    count = int(generator.integers(2, 5)) if generator.random() < 0.2 else 1
-    total_ml = float(np.exp(generator.uniform(np.log(6), np.log(140))))
-    shares = np.array([1.0, *generator.uniform(0.08, 0.5, size=count - 1)])
-    lesions: list[_Lesion] = []
-    for share in shares / shares.sum():
-        for _ in range(50):
-            direction = generator.standard_normal(3)
-            direction /= np.linalg.norm(direction)
-            offset = direction * generator.random() ** (1 / 3) * (26, 58, 36)
-            centre = (float(offset[0] + np.sign(offset[0]) * 18), float(offset[1] - 4), float(offset[2] + 14))
-            if all(np.linalg.norm(np.subtract(centre, other.centre)) > 38 for other in lesions):
-                break
-        core = generator.uniform(0.25, 0.65) if enhancing else generator.uniform(0.4, 0.8)
-        lesions.append(
-            _Lesion(
-                centre=centre,
-                stretch=generator.uniform(0.8, 1.25, size=3).astype(np.float32),
-                volume_ml=float(share * total_ml),
-                core_share=float(core),
-                necrosis_share=float(generator.uniform(0.15, 0.6)) if enhancing else 1.0,
-            )
-        )
-    return lesions, enhancing
+def _push_aside(points: Sequence[Floats], lesions: Sequence[Lesion]) -> list[Floats]:
+    """Where the tissue at each point would lie, had the lesions not pushed it away."""
+    pushed = list(points)
+    for lesion in lesions:
+        radius = np.float32((lesion.volume_ml * 1000 * lesion.core_share * 0.24) ** (1 / 3))
+        gap = np.sqrt(sum((p - np.float32(c)) ** 2 for p, c in zip(points, lesion.centre_mm, strict=True)))
+        pull = np.float32(0.35) * np.exp(-((gap / (radius * 2 + 8)) ** 2)) * np.minimum(radius / (gap + 4), 1)
+        pushed = [p - (p - np.float32(c)) * pull for p, c in zip(pushed, lesion.centre_mm, strict=True)]
+    return pushed
 
 
-def make_brain(seed: int | Sequence[int], *, axes_mm: Sequence[Floats], spacing_mm: Sequence[float]) -> Brain:
+def _paint_lesions(
+    palette: _Palette,
+    lesions: Sequence[Lesion],
+    points: Sequence[Floats],
+    *,
+    inside: npt.NDArray[np.bool_],
+    cerebrum: Floats,
+    ragged: Floats,
+    lumpy: Floats,
+    voxel_ml: float,
+    edge_mm: float,
+) -> npt.NDArray[np.uint8]:
+    """Grow every lesion to its volume, paint it, and return its parts."""
+    fluid, grey = palette.shares[TISSUES.index("csf")], palette.shares[TISSUES.index("gm")]
+    slow = (1 + np.float32(0.2) * lumpy + np.float32(0.1) * ragged) * (1 + np.float32(0.9) * grey)
+    barred = (cerebrum < 0.5) | (fluid > 0.6)
+    tumour = np.zeros(len(fluid), dtype=np.uint8)
+    soft = {name: np.zeros(len(fluid), dtype=np.float32) for name in ("ED", "ET", "NCR")}
+    reached = np.zeros(inside.shape, dtype=bool)
+    for lesion in lesions:
+        way = _way(points, lesion)
+        core = way * (1 + np.float32(0.16) * lumpy + np.float32(0.06) * ragged) + np.where(cerebrum < 2, _FAR, 0)
+        core_edge = _threshold(core, lesion.volume_ml * lesion.core_share / voxel_ml)
+        in_core = core <= core_edge
+
+        # Edema runs along white matter, hardly into cortex and never into fluid; islands apart from the core go.
+        spread = np.where(in_core, np.float32(0), np.where(barred, np.float32(_FAR), way * slow))
+        spread_edge = _threshold(spread, lesion.volume_ml / voxel_ml)
+        reached[inside] = spread <= spread_edge
+        part = ndimage.label(reached)[0][inside]
+        spread[(part > 0) & ~np.isin(part, np.unique(part[in_core]))] = _FAR
+
+        tumour[(spread <= spread_edge) & (tumour == 0)] = ED
+        soft["ED"] = np.maximum(soft["ED"], _ramp(spread_edge - spread, 3 + edge_mm))
+        if lesion.enhancing:
+            # The rim is closed towards the surface of the brain, too.
+            dead = core * (1 + np.float32(0.12) * ragged) + np.maximum(6 - cerebrum, 0) * 3
+            dead_edge = _threshold(dead, lesion.volume_ml * lesion.core_share * lesion.necrosis_share / voxel_ml)
+            tumour[in_core] = np.where(dead <= dead_edge, NCR, ET)[in_core]
+            soft["ET"] = np.maximum(soft["ET"], _ramp(core_edge - core, edge_mm))
+            soft["NCR"] = np.maximum(soft["NCR"], _ramp(dead_edge - dead, 1.5 * edge_mm))
+        else:
+            tumour[in_core] = NCR
+            soft["NCR"] = np.maximum(soft["NCR"], _ramp(core_edge - core, 3 * edge_mm))
+    for name, share in soft.items():
+        palette.paint(name, share)
+    return tumour
+
+
+def make_brain(
+    generator: np.random.Generator, lesions: Sequence[Lesion], *, axes_mm: Sequence[Floats], spacing_mm: Sequence[float]
+) -> Brain:
     """Build one brain with its tumour.
 
     Args:
-        seed: the head; two grids with one seed show the same one.
+        generator: draws the head; what it draws does not depend on the grid.
+        lesions: the tumour; the largest first.
         axes_mm: head coordinates of the voxels along x, y and z, in any direction.
         spacing_mm: voxel sides, which set how sharp an edge can be.
     """
-    shape_rng, tissue_rng, tumour_rng, noise_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(4))
     near = [np.flatnonzero(np.abs(axis) <= side / 2) for axis, side in zip(axes_mm, HEAD_MM, strict=True)]
-    box_mm = [np.asarray(axis, dtype=np.float32)[index] for axis, index in zip(axes_mm, near, strict=True)]
-    bumps = smooth_noise(shape_rng, 28, box_mm)
-    size = shape_rng.uniform(0.95, 1.03, size=3)
-    scaled = [axis / np.float32(factor) for axis, factor in zip(box_mm, size, strict=True)]
-    x, y, z = (axis.reshape(shape) for axis, shape in zip(scaled, ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True))
-    side = np.abs(x)
-    cerebrum = _ellipsoid(side, y, z, (25, -1, 10), (43, 84, 53)) + bumps
-    cerebrum = _union(cerebrum, _ellipsoid(side, y, z, (43, 8, -20), (21, 44, 20)), 6)
-    cerebellum = _ellipsoid(side, y, z, (22, -50, -38), (31, 29, 22))
-    brainstem = _tube(x, y, z, (0, -16, -12), (0, -28, -58), (15, 9))
-    inside = _union(_union(cerebrum, cerebellum, 8), brainstem, 8) > 0
-
-    gridded = [np.broadcast_to(p, inside.shape)[inside] for p in (x, y, z)]
-    bumps, cerebrum, cerebellum, brainstem = (
-        np.broadcast_to(f, inside.shape)[inside] for f in (bumps, cerebrum, cerebellum, brainstem)
-    )
-    lesions, enhancing = _draw_lesions(tumour_rng)
-    pushed = list(gridded)
-    for lesion in lesions:
-        radius = np.float32((lesion.volume_ml * 1000 * lesion.core_share * 0.24) ** (1 / 3))
-        gap = np.sqrt(sum((p - np.float32(c)) ** 2 for p, c in zip(gridded, lesion.centre, strict=True)))
-        pull = np.float32(0.35) * np.exp(-((gap / (radius * 2 + 8)) ** 2)) * np.minimum(radius / (gap + 4), 1)
-        pushed = [p - (p - np.float32(c)) * pull for p, c in zip(pushed, lesion.centre, strict=True)]
+    box_mm = [axis[index] for axis, index in zip(axes_mm, near, strict=True)]
+    bumps = smooth_noise(generator, 28, box_mm)
+    cerebrum, cerebellum, brainstem = outlines = _outlines(box_mm, generator.uniform(0.93, 1.0, size=3), bumps)
+    hull = _union(_union(cerebrum, cerebellum, 8), brainstem, 8)
+    inside: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(hull > 0)
+    waves = [smooth_noise(generator, 10, box_mm)[inside] for _ in range(3)]
+    ragged, lumpy = (smooth_noise(generator, scale_mm, box_mm)[inside] for scale_mm in (7, 12))
+    cerebrum, cerebellum, brainstem = (outline[inside] for outline in outlines)
+    points = [np.broadcast_to(axis, inside.shape)[inside] for axis in np.ix_(*box_mm)]
     edge_mm = max(1.0, 0.7 * float(np.max(spacing_mm)))
-    palette = _paint_brain(
-        tissue_rng, *pushed, cerebrum=cerebrum, cerebellum=cerebellum, brainstem=brainstem, bumps=bumps, edge_mm=edge_mm
-    )
 
-    voxel_ml = float(np.prod(spacing_mm)) / 1000
-    ragged = smooth_noise(noise_rng, 7, box_mm)[inside]
-    lumpy = smooth_noise(noise_rng, 12, box_mm)[inside]
-    fluid, grey, white = palette.shares[0], palette.shares[1], palette.shares[2]
-    banned = (cerebrum < 0.5) | (fluid > 0.6)
-    tumour = np.zeros(len(fluid), dtype=np.uint8)
-    soft = {name: np.zeros(len(fluid), dtype=np.float32) for name in ("ED", "ET", "NCR")}
-    for lesion in lesions:
-        way = _way(*gridded, lesion.centre, lesion.stretch)
-        core = way * (1 + np.float32(0.16) * lumpy + np.float32(0.06) * ragged) + np.where(cerebrum < 2, 30, 0)
-        core_voxels = lesion.volume_ml * lesion.core_share / voxel_ml
-        core_edge = _grow(core, core_voxels)
-        rot = core * (1 + np.float32(0.12) * ragged)
-        rot_edge = _grow(rot, core_voxels * lesion.necrosis_share) if enhancing else np.inf
-        spread = way * (1 + np.float32(0.2) * lumpy + np.float32(0.1) * ragged) * (1 + np.float32(0.9) * grey)
-        spread = np.where(banned, np.float32(1e3), np.minimum(spread, core / np.float32(core_edge) * 0.5))
-        edge = _grow(spread, lesion.volume_ml / voxel_ml)
-        in_core = core <= core_edge
-        tumour[(spread <= edge) & (tumour == 0)] = ED
-        tumour[in_core] = ET
-        tumour[in_core & (rot <= rot_edge)] = NCR
-        soft["ED"] = np.maximum(soft["ED"], _ramp(np.float32(edge) - spread, 3 + edge_mm))
-        if enhancing:
-            soft["ET"] = np.maximum(soft["ET"], _ramp(np.float32(core_edge) - core, edge_mm))
-            soft["NCR"] = np.maximum(soft["NCR"], _ramp(np.float32(rot_edge) - rot, 1.5 * edge_mm))
-        else:
-            soft["NCR"] = np.maximum(soft["NCR"], _ramp(np.float32(core_edge) - core, 3 * edge_mm))
-    for name in ("ED", "ET", "NCR"):
-        palette.paint(name, soft[name])
+    palette = _paint_brain(
+        generator,
+        *_push_aside(points, lesions),
+        cerebrum=cerebrum,
+        cerebellum=cerebellum,
+        brainstem=brainstem,
+        waves=waves,
+        edge_mm=edge_mm,
+    )
+    tumour = _paint_lesions(
+        palette,
+        lesions,
+        points,
+        inside=inside,
+        cerebrum=np.minimum(cerebrum, -1 - np.maximum(cerebellum, np.minimum(brainstem, -14 - points[2]))),
+        ragged=ragged,
+        lumpy=lumpy,
+        voxel_ml=float(np.prod(spacing_mm)) / 1000,
+        edge_mm=edge_mm,
+    )
     whole = np.zeros([len(axis) for axis in axes_mm], dtype=bool)
     whole[np.ix_(*near)] = inside
     return Brain(inside=whole, tissue=palette.shares, tumour=tumour)

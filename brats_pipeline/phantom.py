@@ -1,7 +1,8 @@
 """Synthetic cohorts: BraTS-like scans of made-up brains with made-up gliomas, for tests, demos and teaching.
 
 They hold what a pipeline meets in real scans (four contrasts of one head, scanner-dependent intensities, bias field,
-Rician noise after Gudbjartsson and Patz 1995, nested regions, cases without ET or with several lesions), and no patient.
+Rician noise after Gudbjartsson and Patz 1995, nested regions, cases without ET or with several lesions) and belong to
+no patient.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
-from brats_pipeline.anatomy import ED, ET, HEAD_MM, NCR, TISSUES, Floats, make_brain, smooth_noise
+from brats_pipeline.anatomy import ED, ET, HEAD_MM, NCR, TISSUES, Floats, Lesion, make_brain, smooth_noise
 from transforms.labels import CONVENTIONS, MODALITIES, REGIONS, Convention, convention
 from transforms.nifti import write_nifti
 
@@ -28,8 +29,8 @@ _SMALLEST_MM = 96.0
 _SIGNAL = {
     "t1c": (0.38, 0.76, 1.00, 0.86, 2.00, 0.80, 1.75, 0.52),
     "t1": (0.36, 0.73, 1.00, 0.85, 0.70, 0.78, 0.76, 0.52),
-    "t2": (2.50, 1.30, 0.88, 1.08, 0.70, 1.65, 1.45, 2.00),
-    "flair": (0.28, 1.12, 0.92, 1.02, 0.60, 1.50, 1.38, 0.85),
+    "t2": (2.50, 1.30, 0.88, 1.08, 0.70, 1.75, 1.50, 2.05),
+    "flair": (0.28, 1.12, 0.92, 1.02, 0.60, 1.62, 1.42, 0.85),
 }
 _NON_ENHANCING = {"t1c": 0.66, "t1": 0.64, "t2": 1.90, "flair": 1.40}
 
@@ -57,6 +58,33 @@ def _three(spacing_mm: float | Sequence[float]) -> tuple[float, float, float]:
     if len(sides) != 3 or min(sides) <= 0:
         raise ValueError(f"spacing_mm must be one or three positive lengths, got {spacing_mm!r}")
     return sides[0], sides[1], sides[2]
+
+
+def _draw_lesions(generator: np.random.Generator) -> list[Lesion]:
+    """Draw the lesions of one head, the largest first: 1 head in 5 has several, 1 in 5 does not enhance."""
+    enhancing = bool(generator.random() < 0.8)
+    count = int(generator.integers(2, 5)) if generator.random() < 0.2 else 1
+    total_ml = float(np.exp(generator.uniform(np.log(6), np.log(140))))
+    shares = np.array([1.0, *generator.uniform(0.08, 0.5, size=count - 1)])
+    lesions: list[Lesion] = []
+    for volume_ml in total_ml * shares / shares.sum():
+        for _ in range(50):  # apart from the others, if there is room
+            direction = generator.standard_normal(3)
+            offset = direction / np.linalg.norm(direction) * generator.random() ** (1 / 3) * (26, 58, 36)
+            centre = np.add(offset, (np.copysign(18, offset[0]), -4, 14))
+            if all(np.linalg.norm(centre - other.centre_mm) > 38 for other in lesions):
+                break
+        lesions.append(
+            Lesion(
+                centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
+                stretch=tuple(generator.uniform(0.8, 1.25, size=3).tolist()),
+                volume_ml=float(volume_ml),
+                core_share=float(generator.uniform(0.2, 0.6)),
+                necrosis_share=float(generator.uniform(0.15, 0.6)),
+                enhancing=enhancing,
+            )
+        )
+    return lesions
 
 
 def _scan(
@@ -90,11 +118,13 @@ def make_case(
         ValueError: the field of view is smaller than 96 mm, or an argument makes no sense.
     """
     sides = _three(spacing_mm)
+    if len(shape) != 3:
+        raise ValueError(f"shape must have three axes, got {shape}")
     field_mm = np.multiply(shape, sides)
-    if len(shape) != 3 or min(field_mm) < _SMALLEST_MM:
+    if min(field_mm) < _SMALLEST_MM:
         raise ValueError(
             f"a field of view of {'x'.join(f'{side:g}' for side in field_mm)} mm is too small for a head; "
-            f"shape times spacing_mm must be at least {_SMALLEST_MM:g} mm in each of three axes"
+            f"shape times spacing_mm must be at least {_SMALLEST_MM:g} mm along each axis"
         )
     shrink = float(min(1.0, *(field_mm / HEAD_MM)))
     direction = np.array([-1.0, -1.0, 1.0])
@@ -102,15 +132,18 @@ def make_case(
         ((np.arange(count) - (count - 1) / 2) * side * sign / shrink).astype(np.float32)
         for count, side, sign in zip(shape, sides, direction, strict=True)
     ]
-    brain = make_brain(seed, axes_mm=axes_mm, spacing_mm=[side / shrink for side in sides])
-    texture_rng, scanner_rng, noise_rng = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(7)[4:])
+    # One stream for each step, so that none of them shifts the draws of another.
+    head_rng, tumour_rng, texture_rng, scanner_rng, noise_rng = map(
+        np.random.default_rng, np.random.SeedSequence(seed).spawn(5)
+    )
+    lesions = _draw_lesions(tumour_rng)
+    brain = make_brain(head_rng, lesions, axes_mm=axes_mm, spacing_mm=[side / shrink for side in sides])
     texture = smooth_noise(texture_rng, 5, axes_mm)[brain.inside]
     coil = smooth_noise(texture_rng, 70, axes_mm)[brain.inside]
     images = {}
-    enhancing = bool((brain.tumour == ET).any())
     for modality in MODALITIES:
         table = np.array(_SIGNAL[modality], dtype=np.float32)
-        if not enhancing:
+        if not lesions[0].enhancing:
             table[TISSUES.index("NCR")] = _NON_ENHANCING[modality]
         lesion = slice(TISSUES.index("ED"), None)
         table[lesion] *= scanner_rng.uniform(0.88, 1.1, size=3).astype(np.float32)
@@ -184,11 +217,12 @@ LAYOUTS: Mapping[str, _Layout] = {
 def _nifti(voxels: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], axes: str) -> nib.Nifti1Image:
     """Wrap LPS voxels as a NIfTI image whose array axes grow towards ``axes``; world space stays the same."""
     image = nib.Nifti1Image(voxels, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, 1)
-    image.set_sform(affine, 1)
     start, end = nib.io_orientation(affine), nib.orientations.axcodes2ornt(tuple(axes))
-    return image.as_reoriented(nib.orientations.ornt_transform(start, end))
+    turned: nib.Nifti1Image = image.as_reoriented(nib.orientations.ornt_transform(start, end))
+    turned.set_qform(turned.affine, 1)
+    turned.set_sform(turned.affine, 1)
+    turned.header.set_xyzt_units("mm")
+    return turned
 
 
 def _write_files(
