@@ -1,0 +1,97 @@
+"""What can be wrong with the files of a case: their grids and their voxels. Each defect is one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from isal import igzip
+
+from transforms.nifti import describe_grid, read_nifti, same_grid
+
+Grid = tuple[tuple[int, ...], npt.NDArray[Any]]
+"""Shape and ``(4, 4)`` affine of a file."""
+
+
+def _peek(path: Path) -> tuple[Grid, bool]:
+    """What the header says, and whether the file is as long as it promises; raises anything where it makes no sense."""
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        start = igzip.GzipFile(fileobj=file).read(540) if zipped else file.read(540)
+        length = file.seek(0, 2)
+        if zipped:  # the last four bytes of a gzip stream are its length, unless it was written in several parts
+            file.seek(-4, 2)
+            length = int.from_bytes(file.read(4), "little")
+    wide = start[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
+    header = nib.Nifti2Header(start) if wide else nib.Nifti1Header(start[:348])
+    shape = tuple(map(int, header.get_data_shape()))
+    promised = int(header["vox_offset"]) + int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize
+    return (shape, header.get_best_affine()), length == promised % 2**32
+
+
+def read_grid(path: Path) -> Grid:
+    """Shape and affine from the first bytes of a file; the rest is read only where its length is not as promised.
+
+    Raises:
+        PipelineError: the file is missing, truncated, or no NIfTI file.
+    """
+    try:
+        grid, whole = _peek(path)
+    except Exception:  # whatever is wrong with the file, the full reader says it in words
+        whole = False
+    if whole:
+        return grid
+    image = read_nifti(path)
+    return image.shape, image.affine
+
+
+def has_usable_grid(shape: tuple[int, ...], affine: npt.NDArray[Any]) -> bool:
+    """Whether a file has three axes, and voxels of a size and direction."""
+    return len(shape) == 3 and bool(np.isfinite(affine).all()) and bool(abs(np.linalg.det(affine[:3, :3])) > 1e-9)
+
+
+def grid_defects(grids: Mapping[str, Grid]) -> list[str]:
+    """Axes that are not three, voxels without a size, and images that do not share one grid with the first."""
+    defects = []
+    sound: dict[str, Grid] = {}
+    for name, (shape, affine) in grids.items():
+        if len(shape) != 3:
+            defects.append(f"{name} has shape {'x'.join(map(str, shape))}; three axes are needed")
+        elif not has_usable_grid(shape, affine):
+            defects.append(f"{name} has no usable voxel size or orientation in its header")
+        else:
+            sound[name] = shape, affine
+    first = next(iter(sound), None)
+    for name, grid in sound.items():
+        if first is not None and not same_grid(*sound[first], *grid):
+            defects.append(
+                f"{name} and {first} lie on different grids: {name} {describe_grid(*grid)}; "
+                f"{first} {describe_grid(*sound[first])}; co-register the scans and resample them to one grid"
+            )
+    return defects
+
+
+def image_defects(name: str, values: npt.NDArray[Any]) -> tuple[list[str], npt.NDArray[Any]]:
+    """Defects of one image, and its finite nonzero voxels.
+
+    NaN or infinite voxels, nothing but zeros, and tissue of one value, which has no contrast to segment by.
+    """
+    defects = []
+    if values.dtype.kind not in "biuf":
+        return [f"{name} holds values of type {values.dtype}; plain numbers are needed"], np.empty(0)
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        defects.append(f"{name} holds {finite.size - int(finite.sum())} voxels that are NaN or infinite")
+        values = values[finite]
+    tissue = values[values != 0]
+    if not tissue.size:
+        defects.append(f"{name} is empty: every voxel is 0")
+    elif tissue.min() == tissue.max():
+        defects.append(
+            f"{name} is constant: every {'' if tissue.size == values.size else 'nonzero '}voxel is {tissue[0]}"
+        )
+    return defects, tissue
