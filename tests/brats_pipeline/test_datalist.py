@@ -1,0 +1,228 @@
+"""Folds keep patients together and volumes apart; the file is read by MONAI and by us alike."""
+
+import json
+import random
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from brats_pipeline.cases import Case, Source, find_cases
+from brats_pipeline.datalist import (
+    _folds,
+    case_items,
+    items_for_inference,
+    items_for_training,
+    read_datalist,
+    split_cases,
+    training_items,
+    write_datalist,
+)
+from brats_pipeline.errors import CaseError, PipelineError
+
+ENDS = ("t1c", "t1n", "t2w", "t2f")
+
+
+def write(path: Path, voxels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.Nifti1Image(voxels, np.eye(4)).to_filename(path)
+
+
+def write_case(root: Path, case_id: str, tumour: int | None) -> None:
+    """A 6x5x4 case whose tumour has so many voxels; without a label map for None."""
+    for end in ENDS:
+        write(root / case_id / f"{case_id}-{end}.nii.gz", np.ones((6, 5, 4), np.int16))
+    if tumour is not None:
+        labels = np.zeros(120, np.uint8)
+        labels[:tumour] = 2
+        write(root / case_id / f"{case_id}-seg.nii.gz", labels.reshape(6, 5, 4))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Twelve patients, patient 3 with two examinations, and one case without a label map."""
+    root = tmp_path / "cohort"
+    for number in range(12):
+        write_case(root, f"BraTS-GLI-{number:05}-000", 4 + 5 * number)
+    write_case(root, "BraTS-GLI-00003-001", 30)
+    write_case(root, "BraTS-GLI-00099-000", None)
+    return root
+
+
+def case(case_id: str, patient_id: str) -> Case:
+    return Case(case_id, patient_id, {}, Source((Path("label.nii"),)), "plain", "brats2023")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 4), min_size=5, max_size=40), st.integers(2, 5), st.integers(0, 99), st.randoms())
+def test_no_patient_stands_on_two_sides_and_no_fold_is_empty(examinations, folds, seed, shuffler):
+    cases = [
+        case(f"p{patient}-{exam}", f"p{patient}") for patient, many in enumerate(examinations) for exam in range(many)
+    ]
+    volumes = [shuffler.uniform(0, 200) for _ in cases]
+    chosen = _folds(cases, volumes, folds=folds, seed=seed)
+    folds_of = defaultdict(set)
+    for one, fold in zip(cases, chosen, strict=True):
+        folds_of[one.patient_id].add(fold)
+    assert all(len(held) == 1 for held in folds_of.values())
+    assert set(chosen) == set(range(folds))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_small_and_large_tumours_are_spread_over_all_folds(seed):
+    cases = [case(f"p{number:03}", f"p{number:03}") for number in range(60)]
+    chosen = _folds(cases, [float(number) for number in range(60)], folds=5, seed=seed)
+    for fold in range(5):
+        held = [number for number in range(60) if chosen[number] == fold]
+        assert [sum(low <= number < low + 20 for number in held) for low in (0, 20, 40)] == [4, 4, 4]
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order(root):
+    cases = find_cases(root)
+    first = split_cases(cases, folds=3, seed=1)
+    random.Random(0).shuffle(cases)
+    assert split_cases(cases, folds=3, seed=1) == first
+    others = [split_cases(cases, folds=3, seed=seed)["training"] for seed in range(2, 6)]
+    assert any(other != first["training"] for other in others)
+
+
+def test_the_datalist_says_what_it_is(root):
+    seen = []
+    datalist = split_cases(find_cases(root), folds=3, name="tiny", on_case=seen.append)
+    assert (datalist["schema_version"], datalist["name"], datalist["folds"], datalist["seed"]) == (1, "tiny", 3, 0)
+    assert (datalist["layout"], datalist["convention"]) == ("brats2023", "brats2023")
+    assert datalist["modalities"] == ["t1c", "t1", "t2", "flair"]
+    assert len(datalist["training"]) == len(seen) == 13
+    assert [item["case_id"] for item in datalist["testing"]] == ["BraTS-GLI-00099-000"]
+    folder = root / "BraTS-GLI-00003-001"
+    item = next(item for item in datalist["training"] if item["case_id"] == folder.name)
+    assert item.pop("fold") in (0, 1, 2)
+    assert item == {
+        "case_id": "BraTS-GLI-00003-001",
+        "patient_id": "00003",
+        "convention": "brats2023",
+        "layout": "brats2023",
+        "image": [str(folder / f"{folder.name}-{end}.nii.gz") for end in ENDS],
+        "label": str(folder / f"{folder.name}-seg.nii.gz"),
+    }
+
+
+def test_fewer_patients_than_folds_are_refused(root):
+    cases = [case for case in find_cases(root) if case.patient_id in ("00003", "00004", "00099")]
+    with pytest.raises(PipelineError, match="3 folds need 3 patients with a label map, there are 2"):
+        split_cases(cases, folds=3)
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        split_cases(cases, folds=1)
+
+
+def test_an_incomplete_case_is_refused_by_the_modalities_it_lacks(root):
+    (root / "BraTS-GLI-00000-000" / "BraTS-GLI-00000-000-t2w.nii.gz").unlink()
+    with pytest.raises(CaseError, match=r"BraTS-GLI-00000-000: lacks t2 \(has t1c, t1, flair\)"):
+        case_items(find_cases(root))
+
+
+@pytest.mark.parametrize("where", ["cohort/datalist.json", "elsewhere/datalist.json"])
+@pytest.mark.parametrize("key", ["training", "testing"])
+def test_monai_reads_the_file_and_sees_the_same_paths(root, tmp_path, where, key):
+    from monai.data import load_decathlon_datalist
+
+    datalist = split_cases(find_cases(root), folds=3)
+    path = tmp_path / where
+    write_datalist(datalist, path)
+    ours = read_datalist(path, key)
+    assert ours == datalist[key]
+    theirs = load_decathlon_datalist(str(path), True, key)
+    for mine, its in zip(ours, theirs, strict=True):
+        assert {name: its.get(name) for name in ("image", "label", "fold")} == {
+            name: mine.get(name) for name in ("image", "label", "fold")
+        }
+
+
+def test_a_datalist_within_its_cohort_moves_with_it(root, tmp_path):
+    write_datalist(split_cases(find_cases(root), folds=3), root / "datalist.json")
+    assert str(tmp_path) not in (root / "datalist.json").read_text()
+    shutil.move(root, tmp_path / "moved")
+    items = read_datalist(tmp_path / "moved" / "datalist.json")
+    assert all(Path(path).is_file() for item in items for path in (*item["image"], item["label"]))
+    shutil.move(tmp_path / "moved" / "datalist.json", tmp_path / "datalist.json")
+    assert read_datalist(tmp_path / "datalist.json", base_dir=tmp_path / "moved") == items
+    with pytest.raises(PipelineError, match=r"65 of the files it lists are not there, first .*BraTS-GLI-00000-000-t1c"):
+        read_datalist(tmp_path / "datalist.json")
+
+
+ITEM = {"case_id": "a", "patient_id": "a", "convention": "brats2023", "image": ["1", "2", "3", "4"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{", "is no JSON file"),
+        ("[]", "holds a JSON list"),
+        ({"test": []}, r"has no list 'training' \(lists there: test\)"),
+        ({"training": ["a.nii"]}, "item 0 of 'training' is a JSON str"),
+        ({"training": [{"image": []}]}, "lacks case_id, patient_id, convention"),
+        ({"training": [ITEM | {"image": "a.nii"}]}, "image must list 4 paths"),
+        ({"training": [ITEM | {"label": 3}]}, "label must be one path, got 3"),
+        ({"training": [ITEM]}, "4 of the files it lists are not there"),
+    ],
+)
+def test_a_file_that_is_no_datalist_is_refused_with_the_reason(tmp_path, content, says):
+    path = tmp_path / "datalist.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(PipelineError, match=says) as caught:
+        read_datalist(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_datalist_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(PipelineError, match="cannot be read"):
+        read_datalist(tmp_path / "datalist.json")
+
+
+def ids(items) -> set[str]:
+    return {item["case_id"] for item in items}
+
+
+def test_training_and_validation_items_share_the_cohort_between_them(root, tmp_path):
+    datalist = split_cases(find_cases(root), folds=3, seed=5)
+    path = tmp_path / "datalist.json"
+    write_datalist(datalist, path)
+    for fold in range(3):
+        train, held = (training_items(datalist, fold=fold, validation=side) for side in (False, True))
+        assert ids(held) == {item["case_id"] for item in datalist["training"] if item["fold"] == fold}
+        assert ids(train) == ids(datalist["training"]) - ids(held)
+        for from_where in (
+            {"data_list_file_path": str(path)},
+            {"folds": 3, "seed": 5},
+        ):
+            assert items_for_training(str(root), **from_where, fold=fold) == train
+            assert items_for_training(str(root), **from_where, fold=fold, validation=True) == held
+    with pytest.raises(ValueError, match="no fold 3; folds: 0, 1, 2"):
+        training_items(datalist, fold=3, validation=True)
+
+
+def test_items_without_a_fold_or_a_label_cannot_be_trained_on(root):
+    items = split_cases(find_cases(root), folds=3)["training"]
+    for name in ("fold", "label"):
+        bare = [{key: value for key, value in item.items() if key != name} for item in items]
+        with pytest.raises(PipelineError, match=f"13 training items have no {name}"):
+            training_items(bare, fold=0, validation=False)
+
+
+def test_inference_takes_every_case_or_those_the_file_sets_apart(root, tmp_path):
+    every = items_for_inference(str(root))
+    assert len(every) == 14
+    assert sum("label" in item for item in every) == 13
+    datalist = split_cases(find_cases(root), folds=3)
+    path = tmp_path / "datalist.json"
+    write_datalist(datalist, path)
+    assert items_for_inference(str(root), str(path)) == datalist["testing"]
+    write_datalist(datalist | {"testing": []}, path)
+    assert items_for_inference(str(root), str(path)) == datalist["training"]
+    write_datalist(datalist | {"testing": [], "training": []}, path)
+    assert items_for_inference(str(root), str(path)) == []
