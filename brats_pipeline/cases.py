@@ -59,6 +59,11 @@ def missing_modalities(case: Case, wanted: Sequence[str] = MODALITIES) -> tuple[
     return tuple(modality for modality in wanted if modality not in case.images)
 
 
+def without_labels(cases: Iterable[Case]) -> list[Case]:
+    """The same cases as if nobody had marked their tumours yet."""
+    return [replace(case, label=None) for case in cases]
+
+
 def case_list_sha256(case_ids: Iterable[str]) -> str:
     """Fingerprint of a list of cases, whatever its order: SHA-256 of the sorted ids, one per line."""
     return hashlib.sha256("\n".join(sorted(case_ids)).encode()).hexdigest()

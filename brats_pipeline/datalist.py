@@ -25,6 +25,7 @@ from brats_pipeline.cases import (
     find_cases,
     missing_modalities,
     settle_conventions,
+    without_labels,
 )
 from brats_pipeline.conventions import LabelCount
 from brats_pipeline.errors import CaseError, PipelineError
@@ -244,17 +245,16 @@ def read_datalist(
     return items
 
 
-def training_items(datalist: Mapping[str, Any] | Sequence[Item], *, fold: int, validation: bool) -> list[Item]:
+def training_items(datalist: Mapping[str, Any] | Sequence[Item], *, fold: int | None, validation: bool) -> list[Item]:
     """The items to train on, or those of the fold that is held out.
 
     Args:
         datalist: from :func:`split_cases`, or its ``training`` items as :func:`read_datalist` gives them.
-        fold: the one held out.
+        fold: the one held out; None holds nothing out.
         validation: the items of that fold instead of all the others.
 
     Raises:
-        PipelineError: an item has no fold or no label.
-        ValueError: there is no such fold.
+        PipelineError: an item has no fold or no label, or there is no such fold.
     """
     items: Sequence[Item] = datalist["training"] if isinstance(datalist, Mapping) else datalist
     for name in ("fold", "label"):
@@ -263,9 +263,11 @@ def training_items(datalist: Mapping[str, Any] | Sequence[Item], *, fold: int, v
                 f"{len(lacking)} training items have no {name}, first {lacking[0]}; "
                 "write the datalist with `brats-pipeline split`"
             )
+    if fold is None:
+        return [] if validation else list(items)
     known = sorted({item["fold"] for item in items})
     if fold not in known:
-        raise ValueError(f"there is no fold {fold}; folds: {', '.join(map(str, known)) or 'none'}")
+        raise PipelineError(f"there is no fold {fold} in the datalist; folds: {', '.join(map(str, known)) or 'none'}")
     return [item for item in items if (item["fold"] == fold) == validation]
 
 
@@ -273,7 +275,7 @@ def items_for_training(
     dataset_dir: str,
     data_list_file_path: str | None = None,
     *,
-    fold: int = 0,
+    fold: int | None = 0,
     validation: bool = False,
     folds: int = 5,
     seed: int = 0,
@@ -283,7 +285,7 @@ def items_for_training(
     Args:
         dataset_dir: folder of the cohort; with a datalist, where its relative paths may start.
         data_list_file_path: a datalist with folds; without one the cohort is split here.
-        fold: the one held out.
+        fold: the one held out; None holds nothing out.
         validation: the items of that fold instead of all the others.
         folds: number of folds of a split made here.
         seed: of a split made here.
@@ -300,7 +302,9 @@ def items_for_training(
 
 
 def items_for_inference(dataset_dir: str, data_list_file_path: str | None = None) -> list[Item]:
-    """The items that a bundle segments, with labels where there are any; made to be named in its YAML.
+    """The items that a bundle segments, without label maps; made to be named in its YAML.
+
+    Without a datalist each case takes the convention of its layout: what a reference holds has no say in a prediction.
 
     Args:
         dataset_dir: folder of the cohort or of one case; with a datalist, where its relative paths may start.
@@ -310,7 +314,8 @@ def items_for_inference(dataset_dir: str, data_list_file_path: str | None = None
         PipelineError: as :func:`find_cases`, :func:`decide_conventions` or :func:`read_datalist`.
     """
     if not data_list_file_path:
-        return case_items(decide_conventions(find_cases(Path(dataset_dir))))
+        return case_items(decide_conventions(without_labels(find_cases(Path(dataset_dir)))))
     path = Path(data_list_file_path)
     keys = [key for key in ("testing", "training") if _load(path).get(key)]
-    return read_datalist(path, keys[0] if keys else "testing", base_dir=dataset_dir)
+    items = read_datalist(path, keys[0] if keys else "testing", base_dir=dataset_dir)
+    return [{name: value for name, value in item.items() if name != "label"} for item in items]

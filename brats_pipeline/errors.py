@@ -26,3 +26,16 @@ class CaseError(PipelineError):
         super().__init__(f"{case_id}: {reason}")
         self.case_id = case_id
         self.reason = reason
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The first :class:`PipelineError` in the chain of causes, else the innermost cause.
+
+    MONAI wraps what a transform raises once for every layer of its engines.
+    """
+    while not isinstance(error, PipelineError):
+        cause = error.__cause__ or error.__context__
+        if cause is None:
+            return error
+        error = cause
+    return error

@@ -67,7 +67,8 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
     try:
         image = kind.from_bytes(content)
         count = int(np.prod(image.shape, dtype=np.int64))
-        expected = int(image.header["vox_offset"]) + count * image.get_data_dtype().itemsize
+        proxy: Any = image.dataobj  # the header's own vox_offset is reset while reading
+        expected = int(proxy.offset) + count * int(proxy.dtype.itemsize)
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
         raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
     if len(content) < expected:

@@ -1,0 +1,191 @@
+"""Bundles: where they lie, and how their configuration runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brats_pipeline.errors import PipelineError, root_cause
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
+
+HERE = Path(__file__).resolve().parent
+
+
+def bundles_folder() -> Path:
+    """The folder of the bundles that come with this distribution: inside a wheel, else beside the package."""
+    packed = HERE / "_bundles"
+    return packed if packed.is_dir() else HERE.parent / "bundles"
+
+
+def list_bundles() -> list[Path]:
+    """The bundles that come with this distribution, by name."""
+    return sorted(path.parent.parent for path in bundles_folder().glob("*/configs/metadata.json"))
+
+
+def bundle_path(name: str | Path) -> Path:
+    """Folder of a bundle or run.
+
+    Args:
+        name: a bundle that comes with this distribution, or the path of a folder that holds one.
+
+    Raises:
+        PipelineError: neither; the message lists the known names.
+    """
+    known = {path.name: path for path in list_bundles()}
+    if str(name) in known:
+        return known[str(name)]
+    path = Path(name)
+    if (path / "configs" / "metadata.json").is_file():
+        return path.resolve()
+    raise PipelineError(
+        f"unknown bundle {str(name)!r}: it is neither a folder with configs/metadata.json nor one of "
+        f"{', '.join(known) or 'the installed bundles (none found)'}"
+    )
+
+
+def weights_path(bundle: Path) -> Path:
+    """Where a bundle keeps its weights, present or not."""
+    return bundle / "models" / "model.pt"
+
+
+def read_metadata(bundle: Path) -> dict[str, Any]:
+    """The bundle's ``metadata.json``.
+
+    Raises:
+        PipelineError: it is no JSON object.
+    """
+    path = bundle / "configs" / "metadata.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"{path}: cannot be read as JSON ({error}); restore the bundle") from error
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path}: holds a {type(content).__name__}, a JSON object is needed; restore the bundle")
+    return content
+
+
+def bundle_for(layouts: Sequence[str]) -> Path:
+    """The bundle with weights that segments these layouts.
+
+    Raises:
+        PipelineError: none has weights; the message says how to get some.
+    """
+    fitting = [path for path in list_bundles() if set(layouts) <= set(read_metadata(path).get("layouts", ()))]
+    for path in fitting:
+        if weights_path(path).is_file():
+            return path
+    names = ", ".join(path.name for path in fitting) or "none"
+    raise PipelineError(
+        f"no bundle with weights segments the layout {', '.join(layouts)} (bundles for it: {names}); train one with "
+        "`brats-pipeline train BUNDLE --data DATA -o RUN`, then give --bundle RUN"
+    )
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn an error that MONAI's layers have wrapped back into the message it started as."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, PipelineError):
+            raise cause from error
+        raise
+
+
+def open_workflow(
+    bundle: Path, config_files: Sequence[str], *, workflow_type: str, overrides: Mapping[str, Any]
+) -> ConfigWorkflow:
+    """The bundle's configuration as ``python -m monai.bundle run`` would run it, initialised.
+
+    Args:
+        bundle: its folder; becomes ``bundle_root``.
+        config_files: names below ``configs/``, later ones laid over earlier ones.
+        workflow_type: ``train`` or ``infer``.
+        overrides: id to value, as ``--id value`` on MONAI's command line.
+
+    Raises:
+        PipelineError: a file is missing, or the configuration refuses to start.
+    """
+    from monai.bundle import ConfigWorkflow
+
+    paths = [bundle / "configs" / name for name in config_files]
+    for path in paths:
+        if not path.is_file():
+            raise PipelineError(f"{path}: the bundle lacks this configuration; restore it")
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns that it logs nothing
+    with warnings.catch_warnings(), plain_errors():
+        warnings.filterwarnings("ignore", category=UserWarning, module="monai")
+        workflow = ConfigWorkflow(
+            config_file=[str(path) for path in paths],
+            logging_file=False,
+            workflow_type=workflow_type,
+            bundle_root=str(bundle),
+            **overrides,
+        )
+        workflow.initialize()
+    return workflow
+
+
+def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None:
+    """Copy a bundle's configuration to ``out`` with some values changed, so that ``out`` is a bundle of its own.
+
+    Args:
+        bundle: the bundle to copy.
+        out: folder of the run.
+        overrides: id to value; applied to every configuration that has the id.
+
+    Raises:
+        PipelineError: no configuration has one of the ids.
+    """
+    import shutil
+
+    from monai.bundle import ConfigParser
+
+    (out / "configs").mkdir(parents=True, exist_ok=True)
+    applied: set[str] = set()
+    for source in sorted((bundle / "configs").rglob("*")):
+        target = out / "configs" / source.relative_to(bundle / "configs")
+        if source.is_dir():
+            target.mkdir(exist_ok=True)
+        elif source.name in ("train.yaml", "inference.yaml"):
+            parser = ConfigParser()
+            parser.read_config(str(source))
+            fitting = {key: value for key, value in overrides.items() if _holds(parser, key)}
+            applied |= set(fitting)
+            parser.update(fitting)
+            ConfigParser.export_config_file(
+                dict(parser.get()), str(target), fmt="yaml", sort_keys=False, default_flow_style=None, width=120
+            )
+        elif source.resolve() != target.resolve():
+            shutil.copyfile(source, target)
+    unknown = sorted(set(overrides) - applied)
+    if unknown:
+        raise PipelineError(f"no configuration of {bundle.name} has the id {', '.join(unknown)}; see {bundle}/configs")
+    for name in ("LICENSE", "docs"):
+        source, target = bundle / name, out / name
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
+        elif source.is_file() and not target.exists():
+            shutil.copyfile(source, target)
+
+
+def _holds(parser: Any, key: str) -> bool:
+    """Whether the configuration has a place for this id: its parent exists, and it exists or its parent is a dict."""
+    parent, _, last = key.replace("#", "::").rpartition("::")
+    try:
+        container = parser.get(parent) if parent else parser.config
+    except (KeyError, ValueError, IndexError):
+        return False
+    if not isinstance(container, dict):
+        return isinstance(container, list) and last.isdigit() and int(last) < len(container)
+    return last in container or "_target_" in container

@@ -1,0 +1,91 @@
+"""Data sets between the datalist and the engines: whole cases for inference, seeded random patches for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from monai.data import CacheDataset, Dataset
+from monai.transforms import Compose, RandomizableTrait
+
+from brats_pipeline.errors import PipelineError, root_cause
+
+
+class CohortDataset(Dataset):
+    """Whole cases; one that cannot be loaded becomes ``{"case_id", "failure"}`` and the others go on.
+
+    Args:
+        data: datalist items.
+        transform: the preprocessing.
+    """
+
+    def _transform(self, index: int) -> Any:
+        try:
+            return super()._transform(index)
+        except Exception as error:
+            item = self.data[index]
+            return {"case_id": item["case_id"], "failure": str(root_cause(error))}
+
+
+class PatchDataset(CacheDataset):
+    """An epoch of random patches, each drawn from a seed of its own.
+
+    Loading and everything up to the first random transform is done once per case and kept in memory. Patch ``i`` of
+    epoch ``e`` depends on ``(seed, e, i)`` alone: not on the number of workers, nor on whether the run was interrupted.
+    Every case is drawn equally often.
+
+    Args:
+        data: datalist items.
+        transform: preprocessing, then the random transforms that end in one patch.
+        patches_per_epoch: length of the data set.
+        seed: of the order and of every draw.
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Compose, *, patches_per_epoch: int, seed: int = 0) -> None:
+        if not data:
+            raise PipelineError("there is no case to train on; check the datalist, its folds, and the chosen fold")
+        if patches_per_epoch < 1:
+            raise ValueError(f"patches_per_epoch is {patches_per_epoch}; it must be at least 1")
+        super().__init__(data, transform, progress=False, copy_cache=False, runtime_cache=True)
+        self.patches_per_epoch = patches_per_epoch
+        self.seed = seed
+        self.epoch = 1
+
+    def __len__(self) -> int:
+        return self.patches_per_epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose whose patches :meth:`__getitem__` draws; epochs count from 1."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Any:
+        if not isinstance(index, int):
+            raise TypeError("PatchDataset is indexed by one patch number at a time")
+        if not 0 <= index < self.patches_per_epoch:
+            raise IndexError(f"patch {index} of {self.patches_per_epoch}")
+        cycle, turn = divmod((self.epoch - 1) * self.patches_per_epoch + index, len(self.data))
+        case = int(np.random.default_rng((self.seed, cycle)).permutation(len(self.data))[turn])
+        draw = np.random.default_rng((self.seed, self.epoch, index))
+        self.transform.set_random_state(seed=int(draw.integers(2**32)))
+        try:
+            return self._cached(case)
+        except Exception as error:
+            cause = root_cause(error)
+            if isinstance(cause, PipelineError):
+                raise PipelineError(f"{self.data[case]['case_id']}: {cause}") from error
+            raise
+
+    def _cached(self, case: int) -> Any:
+        if self._cache[case] is None:
+            self._cache[case] = self._load_cache_item(case)
+        return self.transform(dict(self._cache[case]), start=self._first_random)
+
+    @property
+    def _first_random(self) -> int:
+        first: int | None = self.transform.get_index_of_first(_is_random)
+        return len(self.transform) if first is None else first
+
+
+def _is_random(transform: Any) -> bool:
+    return isinstance(transform, RandomizableTrait)

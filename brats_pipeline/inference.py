@@ -1,0 +1,111 @@
+"""Running a network: in half precision where the machine is fast at it, over sliding windows, case by case.
+
+MONAI's engines autocast on CUDA only, so precision belongs to these inferers and the engines keep ``amp: false``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.engines import SupervisedEvaluator
+from monai.inferers import Inferer, SlidingWindowInferer
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """The number format of the convolutions.
+
+    Args:
+        precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the device computes in it (CUDA
+            since Ampere, x86 with AVX512-BF16 or AMX), else float32.
+        device: where the network runs.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if precision in PRECISIONS:
+        return PRECISIONS[precision]
+    if precision != "auto":
+        raise ValueError(f"precision is {precision!r}; known: auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def run_network(image: Tensor, network: Callable[..., Any], precision: str, *args: Any, **kwargs: Any) -> Tensor:
+    """One forward pass under autocast: ``(N, C, *spatial)`` to float32 logits ``(N, R, *spatial)``."""
+    plain = image.as_tensor() if hasattr(image, "as_tensor") else image  # metadata would slow every layer
+    dtype = choose_precision(precision, plain.device)
+    with torch.autocast(plain.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        logits: Tensor = network(plain, *args, **kwargs)
+    return logits.float()
+
+
+class AutocastInferer(Inferer):
+    """The whole input in one pass; for training and for images that fit.
+
+    Args:
+        precision: see :func:`choose_precision`.
+    """
+
+    def __init__(self, precision: str = "auto") -> None:
+        self.precision = precision
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        return run_network(inputs, network, self.precision, *args, **kwargs)
+
+
+class WindowInferer(SlidingWindowInferer):
+    """Sliding window with Gaussian blending (as nnU-Net; Isensee et al. 2021) under autocast.
+
+    Args:
+        roi_size: sides of the window in voxels; an image smaller than it is padded with zeros.
+        sw_batch_size: windows per forward pass.
+        overlap: share of a window that the next one covers again, from 0 up to but not 1.
+        precision: see :func:`choose_precision`.
+    """
+
+    def __init__(
+        self, roi_size: Sequence[int], *, sw_batch_size: int = 1, overlap: float = 0.5, precision: str = "auto"
+    ) -> None:
+        super().__init__(roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="gaussian")
+        self.precision = precision
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Logits ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, float32, with the metadata of the input."""
+
+        def window(image: Tensor, *rest: Any, **more: Any) -> Tensor:
+            return run_network(image, network, self.precision, *rest, **more)
+
+        return super().__call__(inputs, window, *args, **kwargs)
+
+
+class CohortEvaluator(SupervisedEvaluator):
+    """A ``SupervisedEvaluator`` that a case which cannot be loaded does not stop.
+
+    With :class:`brats_pipeline.data.CohortDataset` such a case arrives as ``{"case_id", "failure"}``; it is written to
+    ``failures`` and passed over. With any other data set this is MONAI's evaluator.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.failures: dict[str, str] = {}
+
+    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+        if "failure" in batchdata:
+            for case_id, reason in zip(batchdata["case_id"], batchdata["failure"], strict=True):
+                logger.warning("%s: %s", case_id, reason)
+                self.failures[case_id] = reason
+            engine.state.output = {}
+            return {}
+        output: dict[str, Any] = super()._iteration(engine, batchdata)
+        return output

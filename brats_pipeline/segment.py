@@ -1,0 +1,219 @@
+"""Segment cases with a bundle: a label map for each, in the space of its own first modality."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, weights_path
+from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, without_labels
+from brats_pipeline.datalist import case_items
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import write_atomically
+from brats_pipeline.fingerprint import check_headers
+from transforms.labels import MODALITIES
+from transforms.nifti import strip_suffix
+
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Segmentation:
+    """What became of each case.
+
+    Args:
+        out: folder of the predictions.
+        bundle: what segmented them.
+        done: cases segmented by this call.
+        skipped: cases whose prediction by the same weights was there already.
+        failed: case to the reason why it has no prediction.
+    """
+
+    out: Path
+    bundle: Path
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
+    """A case made of one file per modality.
+
+    Args:
+        images: modality to file.
+        case_id: names the prediction; by default what the file names begin with, else their folder.
+
+    Raises:
+        PipelineError: a file does not exist, or is given for two modalities.
+    """
+    paths = {name: Path(images[name]).resolve() for name in MODALITIES if name in images}
+    for name, path in paths.items():
+        if not path.is_file():
+            raise PipelineError(f"--{name} {path}: there is no such file; give the path of a .nii or .nii.gz file")
+        twins = [other for other in paths if other != name and paths[other] == path]
+        if twins:
+            raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
+    if case_id is None:
+        stems = [strip_suffix(path.name) for path in paths.values()]
+        common = stems[0]
+        for stem in stems:
+            while not stem.startswith(common):
+                common = common[:-1]
+        common = common.rstrip("-_. ")
+        case_id = common if len(common) > 2 else next(iter(paths.values())).parent.name
+    sources = {name: Source(paths=(path,)) for name, path in paths.items()}
+    return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
+
+
+def segment(
+    inputs: Sequence[str | Path] | Mapping[str, str | Path],
+    out: str | Path,
+    *,
+    bundle: str | Path | None = None,
+    convention: str | None = None,
+    device: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    on_start: Callable[[int], None] | None = None,
+    on_case: Callable[[str], None] | None = None,
+) -> Segmentation:
+    """Write ``OUT/<case_id>.nii.gz`` for every case of ``inputs``.
+
+    A case that cannot be used is passed over with its reason. Predictions that stand in ``out`` from the same weights
+    are kept, so that a second call does only what is missing.
+
+    Args:
+        inputs: case folders or cohort folders; or one file per modality as ``{"t1c": ..., "t1": ..., ...}``.
+        out: folder of the predictions.
+        bundle: name or folder of a bundle or run; by default the bundle with weights for the layout.
+        convention: label convention to write; by default that of each input's layout.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
+        overrides: configuration id to value.
+        overwrite: segment again what is there already.
+        on_start: called with the number of cases about to be segmented.
+        on_case: called after each case, segmented or failed, with its id.
+
+    Raises:
+        PipelineError: nothing can be segmented, or predictions of other weights lie in ``out``.
+    """
+    given = (case_from_files(inputs),) if isinstance(inputs, Mapping) else find_cases(*map(Path, inputs))
+    cases = decide_conventions(without_labels(given), convention)
+    layouts = sorted({case.layout for case in cases})
+    root = bundle_path(bundle) if bundle is not None else bundle_for(layouts)
+    out = Path(out).resolve()
+    result = Segmentation(out=out, bundle=root)
+
+    items: list[dict[str, Any]] = []
+    for case in cases:
+        defects = check_headers(case)
+        if defects:
+            result.failed[case.case_id] = "; ".join(defects)
+        else:
+            items += case_items([case])
+    identity = _claim(out, root, overrides or {}, overwrite)
+    if not overwrite:
+        result.skipped = [item["case_id"] for item in items if _prediction(out, item["case_id"]).is_file()]
+        items = [item for item in items if item["case_id"] not in result.skipped]
+    started = time.monotonic()
+    try:
+        if items:
+            if on_start is not None:
+                on_start(len(items))
+            _run(root, items, out, device, overrides or {}, result, on_case)
+    finally:
+        result.done = [item["case_id"] for item in items if _is_new(out, item["case_id"], result)]
+        _write_record(identity, result, time.monotonic() - started)
+    return result
+
+
+def _run(
+    root: Path,
+    items: Sequence[Mapping[str, Any]],
+    out: Path,
+    device: str | None,
+    overrides: Mapping[str, Any],
+    result: Segmentation,
+    on_case: Callable[[str], None] | None,
+) -> None:
+    """Hand the cases to the bundle's inference configuration."""
+    from ignite.engine import Events
+
+    with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
+        listing = Path(folder) / "datalist.json"
+        listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
+        runtime: dict[str, Any] = {**overrides, "data_list_file_path": str(listing), "output_dir": str(out)}
+        if device is not None:
+            runtime["device"] = f"$torch.device('{device}')"
+        workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime)
+        evaluator = workflow.parser.get_parsed_content("evaluator")
+        if on_case is not None:
+            report = on_case
+
+            def finished(engine: Any) -> None:
+                report(str(items[engine.state.iteration - 1]["case_id"]))
+
+            evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
+        try:
+            with plain_errors():
+                workflow.run()
+                workflow.finalize()
+        finally:
+            result.failed |= evaluator.failures
+
+
+def _prediction(out: Path, case_id: str) -> Path:
+    return out / f"{case_id}.nii.gz"
+
+
+def _is_new(out: Path, case_id: str, result: Segmentation) -> bool:
+    return case_id not in result.failed and _prediction(out, case_id).is_file()
+
+
+def _claim(out: Path, root: Path, overrides: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Make the folder ready, and refuse to mix its predictions with those of other weights or settings."""
+    from brats_pipeline.weights import file_sha256
+
+    weights = weights_path(root)
+    if not weights.is_file():
+        raise PipelineError(
+            f"{root.name} has no weights ({weights} is missing); train it with "
+            f"`brats-pipeline train {root.name} --data DATA -o RUN`, then give --bundle RUN"
+        )
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "bundle": root.name,
+        "weights_sha256": file_sha256(weights),
+        "overrides": dict(overrides),
+    }
+    record = out / "run.json"
+    if record.is_file() and not overwrite:
+        try:
+            before = json.loads(record.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        differing = [key for key, value in identity.items() if before.get(key) != json.loads(json.dumps(value))]
+        if differing and any(out.glob("*.nii.gz")):
+            raise PipelineError(
+                f"{out} holds predictions that differ in {', '.join(differing)}; choose another folder, or --overwrite"
+            )
+    write_atomically(record, json.dumps({**identity, "cases": {}}, indent=2) + "\n")
+    return identity
+
+
+def _write_record(identity: Mapping[str, Any], result: Segmentation, seconds: float) -> None:
+    """``run.json``: what segmented, and the status of every case."""
+    status = {name: {"status": "done"} for name in (*result.skipped, *result.done)}
+    status |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
+    record = {
+        **identity,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 2),
+        "cases": dict(sorted(status.items())),
+    }
+    write_atomically(result.out / "run.json", json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,77 @@
+"""Weights: state dicts on disk and in networks, loaded without running anything that a file brings along."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import write_atomically
+
+MISFITS_NAMED = 3
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a file of tensors and plain values; anything else in it is refused, never executed.
+
+    Raises:
+        PipelineError: the file is absent, damaged, or holds other objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PipelineError(f"{path}: there are no weights; train the bundle first, or give --bundle a trained run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a file it cannot or must not read
+        reason = str(error).splitlines()[0]
+        raise PipelineError(f"{path}: this is no readable state dict ({reason}); copy or train it again") from error
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path}: holds a {type(content).__name__}, not a state dict; save network.state_dict()")
+    return content
+
+
+def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a state dict or checkpoint atomically.
+
+    Raises:
+        PipelineError: the folder cannot be written, or the disk is full; an older file stays as it was.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Put the weights of a file into a network and return it.
+
+    Raises:
+        PipelineError: the weights do not fit; the message names the first layers that differ.
+    """
+    given = read_checkpoint(path)
+    wanted = network.state_dict()
+    misfits = [f"{name} is missing in the file" for name in wanted if name not in given]
+    misfits += [f"{name} is unknown to the network" for name in given if name not in wanted]
+    misfits += [
+        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    if misfits:
+        listed = "; ".join(misfits[:MISFITS_NAMED])
+        raise PipelineError(
+            f"{path}: the weights do not fit the network, {len(misfits)} layers differ: {listed}. "
+            "Use the network definition that they were trained with"
+        )
+    network.load_state_dict(given)
+    return network
+
+
+def file_sha256(path: str | Path) -> str:
+    """Hex SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
