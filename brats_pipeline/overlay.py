@@ -17,18 +17,20 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
 
 Mask = npt.NDArray[np.bool_]
 
-COLOURS = {"WT": "#56B4E9", "TC": "#E69F00", "ET": "#CC79A7"}
-"""Region to its colour on dark pictures."""
+COLOURS = {"WT": "#56B4E9", "TC": "#D55E00", "ET": "#F0E442"}
+"""Region to its colour."""
 
-OTHER_COLOUR = "#009E73"
+OTHER_COLOUR = "#CC79A7"
 """Colour of every other region."""
 
 _PLANES = ("axial", "coronal", "sagittal")
 _MODALITIES = {"flair": "FLAIR", "t1c": "T1c"}
 _DASHES = (0, (3, 1.6))
+_DARK_EDGE = [Stroke(linewidth=2.2, foreground=(0, 0, 0, 0.5)), Normal()]  # white stays visible on white
 _LABEL: dict[str, Any] = {"color": "#d9d9d9", "fontsize": 9}
 
 
@@ -37,21 +39,23 @@ def _lps(array: npt.NDArray[Any], affine: npt.NDArray[Any]) -> npt.NDArray[Any]:
     current = nib.orientations.io_orientation(affine)
     wanted = nib.orientations.axcodes2ornt(("L", "P", "S"))
     turn = nib.orientations.ornt_transform(current, wanted)
-    return np.asarray(nib.orientations.apply_orientation(array, turn))
+    turned: npt.NDArray[Any] = nib.orientations.apply_orientation(array, turn)
+    return turned
 
 
 def _lps_spacing(affine: npt.NDArray[Any]) -> tuple[float, ...]:
     """Voxel sides along Left, Posterior, Superior."""
-    order = nib.orientations.io_orientation(affine)[:, 0].astype(int)
+    order = np.asarray(nib.orientations.io_orientation(affine))[:, 0].astype(int)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     spacing = np.empty(3)
     spacing[order] = sides
-    return tuple(spacing.tolist())
+    x, y, z = spacing
+    return float(x), float(y), float(z)
 
 
 def _plane(volume: npt.NDArray[Any], axis: int, place: int) -> npt.NDArray[Any]:
     """One slice of an LPS volume as it hangs on the light box: right on the left, front on the left, head up."""
-    plane = np.take(volume, place, axis=axis).T
+    plane: npt.NDArray[Any] = np.take(volume, place, axis=axis).T
     return plane if axis == 2 else plane[::-1]
 
 
@@ -70,7 +74,9 @@ def _window(image: npt.NDArray[Any]) -> tuple[float, float]:
     if inside.size == 0:
         return 0.0, 1.0
     low, high = np.percentile(inside, (1, 99.5))
-    return float(low), float(max(high, low + 1e-6))
+    if low == high:  # one grey value all over: show it against the background
+        low, high = sorted((float(image.flat[0]), float(high)))
+    return float(low), float(high)
 
 
 def _head_box(images: Sequence[npt.NDArray[Any]], masks: Sequence[Mask]) -> tuple[slice, ...]:
@@ -95,7 +101,8 @@ def _outline(axes: Axes, mask: Mask, extent: tuple[float, float, float, float], 
         width, height = extent[1] / mask.shape[1], extent[2] / mask.shape[0]
         x = (np.arange(padded.shape[1]) - 0.5) * width
         y = (np.arange(padded.shape[0]) - 0.5) * height
-        axes.contour(x, y, padded, levels=[0.5], **style)
+        lines = axes.contour(x, y, padded, levels=[0.5], **style)
+        lines.set_path_effects(_DARK_EDGE)
 
 
 def overlay_figure(
@@ -157,7 +164,7 @@ def overlay_figure(
             picture = _plane(image, axis, places[axis])
             axes.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear")
             for region in expected:
-                _outline(axes, _plane(expected[region], axis, places[axis]), extent, colors="white", linewidths=0.9)
+                _outline(axes, _plane(expected[region], axis, places[axis]), extent, colors="white", linewidths=1.1)
             for region, mask in predicted.items():
                 colour = COLOURS.get(region, OTHER_COLOUR)
                 _outline(
@@ -165,7 +172,7 @@ def overlay_figure(
                     _plane(mask, axis, places[axis]),
                     extent,
                     colors=colour,
-                    linewidths=1.3,
+                    linewidths=1.4,
                     linestyles=[_DASHES],
                 )
             axes.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
@@ -192,5 +199,5 @@ def overlay_figure(
         borderaxespad=0.1,
     )
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpeg", dpi=110, facecolor="black", pil_kwargs={"quality": 82})
+    figure.savefig(buffer, format="jpeg", dpi=130, facecolor="black", pil_kwargs={"quality": 82})
     return buffer.getvalue()

@@ -19,9 +19,9 @@ from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import RegionScore, RegionSummary, Rules, Spread
 from transforms.labels import CONVENTIONS
 
-# Okabe and Ito (2008), dark enough for white paper; any colour vision can tell them apart.
-_INK = {"WT": "#0072B2", "TC": "#D55E00", "ET": "#AA4499"}
-_OTHER_INK = "#009E73"
+# Region to its colour, that of the pictures; the black edge keeps yellow legible on white paper.
+_INK = {"WT": "#56B4E9", "TC": "#D55E00", "ET": "#F0E442"}
+_OTHER_INK = "#CC79A7"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,9 @@ def _strip_plot(
             continue
         aside = random.uniform(-0.15, 0.15, values.size) if values.size > 1 else np.zeros(1)
         colour = _INK.get(region, _OTHER_INK)
-        axes.scatter(place + aside, values, s=24, color=colour, alpha=0.75, linewidths=0, zorder=3, clip_on=False)
+        axes.scatter(
+            place + aside, values, s=26, color=colour, edgecolors="#333333", linewidths=0.6, zorder=3, clip_on=False
+        )
         q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75))
         axes.vlines(place + 0.32, q1, q3, color="#333333", linewidth=1.4)
         axes.hlines(median, place + 0.25, place + 0.39, color="#333333", linewidth=2.4)

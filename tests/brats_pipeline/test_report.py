@@ -1,0 +1,171 @@
+"""The report: one file, nothing hidden, pictures the right way round."""
+
+from __future__ import annotations
+
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brats_pipeline.metrics import RULES, RegionScore, summarise
+from brats_pipeline.overlay import overlay_figure
+from brats_pipeline.report import CasePage, write_report
+
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def rows(case_id: str, dice: float) -> list[RegionScore]:
+    return [
+        RegionScore(case_id, region, dice, dice, dice, dice, 1.0, 374.0 if dice == 0 else 2.5, 10.0, 9.0, 9, 1, 1, 90)
+        for region in ("WT", "TC", "ET")
+    ]
+
+
+def written(tmp_path: Path, **changes) -> str:
+    scores = [*rows("case-good", 0.9), *rows("case-bad", 0.0)]
+    values = {
+        "rules": RULES["brats2023-gli"],
+        "scores": scores,
+        "regions": summarise(scores, ("WT", "TC", "ET")),
+        "conventions": {"brats2017": "brats2023"},
+        "missing": [],
+        "failed": {},
+        "unmatched": [],
+        "pages": [CasePage("case-good", b"JPEG"), CasePage("case-bad", b"JPEG")],
+        "images": True,
+        "versions": {"python": "3"},
+    } | changes
+    write_report(tmp_path / "report.html", **values)
+    return (tmp_path / "report.html").read_text()
+
+
+class Balance(HTMLParser):
+    """Checks that every tag is closed where it must be, and collects addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "data", "action")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_file_needs_no_other_file_and_no_network(tmp_path):
+    html = written(tmp_path)
+    page = Balance()
+    page.feed(html)
+    assert page.open == []
+    assert page.addresses
+    assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
+    assert not re.search(r"https?://|@import|url\(|<script", html)
+    targets = [address[1:] for address in page.addresses if address.startswith("#")]
+    assert sorted(targets) == ["case-bad", "case-good"]
+    assert all(f'id="{target}"' in html for target in targets)
+
+
+def test_the_rules_and_the_conventions_are_spelled_out(tmp_path):
+    html = written(tmp_path)
+    for sentence in RULES["brats2023-gli"].sentences():
+        assert sentence in html
+    assert "references follow brats2017 (1 NCR/NET, 2 ED, 4 ET)" in html
+    assert "not a medical device" in html
+
+
+def test_figures_say_how_many_cases_they_show(tmp_path):
+    html = written(tmp_path)
+    assert re.search(r"<td>WT</td><td>2</td><td>0</td>\s*<td class=\"first strong\">0.450 ± 0.636</td>", html)
+
+
+def test_missing_and_failed_cases_stand_before_the_scores(tmp_path):
+    html = written(tmp_path, missing=["case-bad"], failed={"case-odd": "another <grid>"}, unmatched=["case-extra"])
+    top = html[: html.index("Scores by region")]
+    for word in ("case-bad", "case-odd", "another &lt;grid&gt;", "case-extra"):
+        assert word in top
+    assert "Read this first" not in written(tmp_path)
+
+
+def test_the_worst_case_is_shown_first(tmp_path):
+    html = written(tmp_path)
+    assert html.index('id="case-bad"') < html.index('id="case-good"')
+
+
+def test_without_pictures_the_report_says_why(tmp_path):
+    assert "not asked for" in written(tmp_path, images=False, pages=[])
+    assert "No pictures" in written(tmp_path, pages=[CasePage("case-good", None, "no scans")])
+
+
+def test_one_case_is_enough_for_a_report(tmp_path):
+    scores = rows("only", 0.8)
+    html = written(tmp_path, scores=scores, regions=summarise(scores, ("WT", "TC", "ET")), pages=[])
+    assert "0.800 ± -" in html
+
+
+SIDE = 40
+
+
+def picture(affine: np.ndarray, flips: tuple[slice, ...], permutation=(0, 1, 2)) -> np.ndarray:
+    """A head with one bright spot at its right, front and top, drawn from another orientation; an RGB array."""
+    head = np.zeros((SIDE,) * 3, np.float32)
+    head[2:-2, 2:-2, 2:-2] = 100
+    spot = np.zeros(head.shape, bool)
+    spot[5:13, 5:13, -13:-5] = True  # LPS grows to the left, back and top
+    head[spot] = 1000
+    turned = [array[flips].transpose(permutation) for array in (head, spot)]
+    nothing = {region: np.zeros_like(turned[1]) for region in ("TC", "ET")}
+    masks = {"WT": turned[1], **nothing}
+    jpeg = overlay_figure({"t1c": turned[0]}, masks, None, affine=affine)
+    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), float)
+
+
+def test_the_patients_right_front_and_top_hang_where_a_radiologist_looks_for_them():
+    image = picture(LPS, (FORWARD,) * 3)
+    height = image.shape[0] * 0.9  # above the legend
+    third = image.shape[1] / 3
+    for plane in range(3):
+        part = image[: int(height), int(plane * third) : int((plane + 1) * third)]
+        bright = np.argwhere(part > 230)
+        down, across = np.median(bright, axis=0) / part.shape
+        # Axial: right is left, front is up. Coronal: right is left, top is up. Sagittal: front is left, top is up.
+        assert down < 0.4, plane
+        assert across < 0.4, plane
+
+
+FORWARD, BACKWARD = slice(None), slice(None, None, -1)
+RAS = np.diag([1.0, 1.0, 1.0, 1.0])
+SPR = np.array([[0, 0, 1.0, 0], [0, -1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1]])  # first axis up, last to the right
+
+
+@pytest.mark.parametrize(
+    ("affine", "flips", "permutation"),
+    [(RAS, (BACKWARD, BACKWARD, FORWARD), (0, 1, 2)), (SPR, (BACKWARD, FORWARD, FORWARD), (2, 1, 0))],
+)
+def test_every_orientation_of_the_file_gives_the_same_picture(affine, flips, permutation):
+    assert np.array_equal(picture(affine, flips, permutation), picture(LPS, (FORWARD,) * 3))
+
+
+def test_thick_slices_are_shown_in_true_proportion():
+    head = np.zeros((40, 40, 10), np.float32)
+    head[3:-3, 3:-3, 1:-1] = 100
+    empty = {"WT": np.zeros(head.shape, bool)}
+    jpeg = overlay_figure({"flair": head}, empty, empty, affine=np.diag([-1.0, -1.0, 4.0, 1.0]))
+    image = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"), float)
+    third = image.shape[1] // 3
+    coronal = image[: int(image.shape[0] * 0.9), third : 2 * third] > 60
+    # Rows and columns that are bright over a good part of their length: those of the head, not of a letter.
+    down, across = ((coronal.mean(axis=axis) > 0.3).sum() for axis in (1, 0))
+    assert down / across == pytest.approx(8 * 4 / 34, rel=0.06)
+
+
+def test_no_image_gives_no_picture():
+    with pytest.raises(ValueError, match="at least one image"):
+        overlay_figure({}, {"WT": np.zeros((3, 3, 3), bool)}, None, affine=LPS)
