@@ -7,10 +7,7 @@ their labels mean, and writes ``cases.csv``, ``summary.json`` and ``report.html`
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import multiprocessing
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -20,18 +17,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.cases import Case
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
-    COLUMNS,
     RegionScore,
     RegionSummary,
     Rules,
-    Spread,
+    csv_text,
+    headline,
     region_masks,
     rules_named,
     score_case,
@@ -80,54 +76,7 @@ class Evaluation:
 
     def table(self) -> list[list[str]]:
         """The headline figures for printing: a header, one row per region, and the mean over the regions."""
-        rows = [list(TABLE_HEADER)]
-        for region in self.regions:
-            dice, hd95 = region.metrics.get("dice"), region.metrics.get("hd95_mm")
-            rows.append(
-                [
-                    region.region,
-                    str(region.n),
-                    str(region.n_without_reference),
-                    f"{_number(dice, 'mean', 3)} ± {_number(dice, 'sd', 3)}",
-                    _number(dice, "median", 3),
-                    _number(region.metrics.get("precision"), "mean", 3),
-                    _number(region.metrics.get("recall"), "mean", 3),
-                    _number(hd95, "mean", 1),
-                    _number(hd95, "median", 1),
-                ]
-            )
-        mean = ["mean", "", ""]
-        for metric, kind, digits in _MEANS:
-            spreads = [region.metrics.get(metric) for region in self.regions]
-            values = [getattr(spread, kind) for spread in spreads if spread is not None]
-            mean.append(f"{np.mean(values):.{digits}f}" if values else "-")
-        return [*rows, mean]
-
-
-TABLE_HEADER = (
-    "region",
-    "cases",
-    "without region",
-    "Dice mean ± SD",
-    "Dice median",
-    "precision",
-    "recall",
-    "HD95 mean (mm)",
-    "HD95 median (mm)",
-)
-_MEANS = (
-    ("dice", "mean", 3),
-    ("dice", "median", 3),
-    ("precision", "mean", 3),
-    ("recall", "mean", 3),
-    ("hd95_mm", "mean", 1),
-    ("hd95_mm", "median", 1),
-)
-
-
-def _number(spread: Spread | None, kind: str, digits: int) -> str:
-    value = getattr(spread, kind) if spread is not None else None
-    return "-" if value is None else f"{value:.{digits}f}"
+        return headline(self.regions)
 
 
 @dataclass(frozen=True)
@@ -220,21 +169,6 @@ def _outcomes(pairs: Sequence[Pair], rules: Rules, images: bool, workers: int) -
         pool.shutdown(cancel_futures=True)
 
 
-def _csv(rows: Sequence[RegionScore]) -> str:
-    """Rows as CSV; an empty cell where a value is not defined."""
-
-    def cell(value: float | int | str) -> str:
-        if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.6f}".rstrip("0").rstrip(".")
-        return str(value)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([cell(getattr(row, column)) for column in COLUMNS] for row in rows)
-    return text.getvalue()
-
-
 def _versions() -> dict[str, str]:
     """Versions of what the numbers came from."""
     versions = {"python": platform.python_version()}
@@ -309,6 +243,10 @@ def evaluate(
         only=only,
         workers=workers,
     )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(f"{out}: cannot be made ({error.strerror or error}); name another folder") from error
     outcomes = {}
     for case_id, outcome in _outcomes(pairing.pairs, chosen, images, workers):
         outcomes[case_id] = outcome
@@ -328,7 +266,7 @@ def evaluate(
         out=out,
     )
     versions = _versions()
-    write_atomically(out / "cases.csv", _csv(rows))
+    write_atomically(out / "cases.csv", csv_text(rows))
     write_atomically(out / "summary.json", json.dumps(_summary(evaluation, versions), indent=2) + "\n")
     write_report(
         out / "report.html",

@@ -9,6 +9,7 @@ from brats_pipeline.metrics.rules import RULES, Rules, rules_named
 from brats_pipeline.metrics.score import COLUMNS, RegionScore, region_masks, score_case, score_miss
 from brats_pipeline.metrics.summary import RegionSummary, Spread, spread, summarise
 from brats_pipeline.metrics.surface import SurfaceDistances, hd95_mm, robust_hausdorff_mm, surface_distances
+from brats_pipeline.metrics.tables import csv_text, headline
 
 __all__ = [
     "COLUMNS",
@@ -21,8 +22,10 @@ __all__ = [
     "Rules",
     "Spread",
     "SurfaceDistances",
+    "csv_text",
     "dice",
     "hd95_mm",
+    "headline",
     "iou",
     "precision",
     "recall",

@@ -216,6 +216,15 @@ def test_two_files_for_one_case_are_refused(tmp_path, dataset):
         run(tmp_path, predictions, dataset)
 
 
+def test_an_out_folder_that_cannot_be_made_is_refused_before_the_work(tmp_path, dataset):
+    predictions = write_maps(tmp_path / "pred", {A: tumour()})
+    (tmp_path / "out").write_text("a file stands here")
+    seen: list[str] = []
+    with pytest.raises(PipelineError, match="cannot be made"):
+        run(tmp_path, predictions, dataset, on_case=seen.append)
+    assert seen == []
+
+
 def test_unknown_rules_list_the_known_ones(tmp_path, dataset):
     with pytest.raises(ValueError, match="brats2023-gli"):
         run(tmp_path, dataset, dataset, rules="brats1999")

@@ -1,0 +1,77 @@
+"""Scores as text: the CSV of all rows, and the headline table that is printed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from brats_pipeline.metrics.score import COLUMNS, RegionScore
+from brats_pipeline.metrics.summary import RegionSummary, Spread
+
+HEADLINE = (
+    "region",
+    "cases",
+    "without region",
+    "Dice mean ± SD",
+    "Dice median",
+    "precision",
+    "recall",
+    "HD95 mean (mm)",
+    "HD95 median (mm)",
+)
+_MEANS = (
+    ("dice", "mean", 3),
+    ("dice", "median", 3),
+    ("precision", "mean", 3),
+    ("recall", "mean", 3),
+    ("hd95_mm", "mean", 1),
+    ("hd95_mm", "median", 1),
+)
+
+
+def _number(spread: Spread | None, kind: str, digits: int) -> str:
+    value = getattr(spread, kind) if spread is not None else None
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def csv_text(rows: Sequence[RegionScore]) -> str:
+    """Rows as CSV, six decimals; an empty cell where a value is not defined."""
+
+    def cell(value: float | int | str) -> str:
+        if isinstance(value, float):
+            return "" if math.isnan(value) else f"{value:.6f}".rstrip("0").rstrip(".")
+        return str(value)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([cell(getattr(row, column)) for column in COLUMNS] for row in rows)
+    return text.getvalue()
+
+
+def headline(regions: Sequence[RegionSummary]) -> list[list[str]]:
+    """The figures of a cohort for printing: a header, one row per region, and the mean over the regions."""
+    rows = [list(HEADLINE)]
+    for region in regions:
+        dice, hd95 = region.metrics.get("dice"), region.metrics.get("hd95_mm")
+        rows.append(
+            [
+                region.region,
+                str(region.n),
+                str(region.n_without_reference),
+                f"{_number(dice, 'mean', 3)} ± {_number(dice, 'sd', 3)}",
+                _number(dice, "median", 3),
+                _number(region.metrics.get("precision"), "mean", 3),
+                _number(region.metrics.get("recall"), "mean", 3),
+                _number(hd95, "mean", 1),
+                _number(hd95, "median", 1),
+            ]
+        )
+    mean = ["mean", "", ""]
+    for metric, kind, digits in _MEANS:
+        spreads = [region.metrics[metric] for region in regions if metric in region.metrics]
+        values = [getattr(spread, kind) for spread in spreads]
+        mean.append(f"{sum(values) / len(values):.{digits}f}" if values else "-")
+    return [*rows, mean]
