@@ -197,9 +197,9 @@ def _summary(evaluation: Evaluation, versions: Mapping[str, str]) -> dict[str, A
 
 
 def evaluate(
-    predictions: Path,
-    references: Path,
-    out: Path,
+    predictions: str | Path,
+    references: str | Path | Sequence[str | Path],
+    out: str | Path,
     *,
     rules: str = "brats2023-gli",
     convention: str | None = None,
@@ -217,7 +217,7 @@ def evaluate(
 
     Args:
         predictions: folder of ``CASE.nii.gz``.
-        references: a dataset, or a folder of label maps named as the predictions are.
+        references: a dataset or several, or a folder of label maps named as the predictions are.
         out: folder to write to; made where it does not exist.
         rules: name of the scoring rules.
         convention: label convention of the references; by default their values decide.
@@ -232,11 +232,12 @@ def evaluate(
             written.
         ValueError: the rules are unknown.
     """
-    predictions, references, out = Path(predictions), Path(references), Path(out)
+    predictions, out = Path(predictions), Path(out)
+    roots = [references] if isinstance(references, str | Path) else references
     chosen = rules_named(rules)
     pairing = find_pairs(
         predictions,
-        references,
+        [Path(root) for root in roots],
         rules=chosen,
         convention=convention,
         prediction_convention=prediction_convention,

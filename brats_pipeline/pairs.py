@@ -74,12 +74,13 @@ def _prediction_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _reference_cases(root: Path, predicted: Collection[str]) -> list[Case]:
-    """The cases of a dataset, or of a folder of label maps named by case id."""
+def _reference_cases(roots: Sequence[Path], predicted: Collection[str]) -> list[Case]:
+    """The cases of datasets, or of one folder of label maps named by case id."""
     try:
-        return find_cases(root)
+        return find_cases(*roots)
     except PipelineError as error:
-        if not root.is_dir():
+        root = roots[0]
+        if len(roots) > 1 or not root.is_dir():
             raise
         cases = []
         for path in sorted(path for path in root.iterdir() if is_nifti_name(path.name)):
@@ -184,7 +185,7 @@ def _check_regions(name: str, rules: Rules) -> None:
 
 def find_pairs(
     predictions: Path,
-    references: Path,
+    references: Path | Sequence[Path],
     *,
     rules: Rules,
     convention: str | None = None,
@@ -196,7 +197,7 @@ def find_pairs(
 
     Args:
         predictions: folder of ``CASE.nii.gz``.
-        references: a dataset, or a folder of label maps named as the predictions are.
+        references: a dataset or several, or a folder of label maps named as the predictions are.
         rules: the regions needed, and the conventions a prediction may follow.
         convention: that of the references; else their values decide.
         prediction_convention: that of the predictions; else their values decide, the references' own first.
@@ -207,9 +208,11 @@ def find_pairs(
         PipelineError: a folder is unusable, nothing matches, or a convention is unknown or uncertain.
     """
     files = _prediction_files(predictions)
-    cases = [case for case in _reference_cases(references, files) if case.label is not None]
+    roots = [references] if isinstance(references, Path) else list(references)
+    where = ", ".join(map(str, roots))
+    cases = [case for case in _reference_cases(roots, files) if case.label is not None]
     if not cases:
-        raise PipelineError(f"{references}: no case has a label map, so there is nothing to score against")
+        raise PipelineError(f"{where}: no case has a label map, so there is nothing to score against")
     unmatched = tuple(sorted(set(files) - {case.case_id for case in cases}))
     refused: dict[str, str] = {}
 
@@ -222,13 +225,13 @@ def find_pairs(
     if only is not None:
         absent = sorted(set(only) - {case.case_id for case in cases} - set(refused))
         if absent:
-            raise PipelineError(f"{references}: no label map for {', '.join(absent[:5])} ({len(absent)} in all)")
+            raise PipelineError(f"{where}: no label map for {', '.join(absent[:5])} ({len(absent)} in all)")
         cases = [case for case in cases if case.case_id in only]
         refused = {case_id: reason for case_id, reason in refused.items() if case_id in only}
     if not any(case.case_id in files for case in cases):
         wanted = cases[0].case_id if cases else next(iter(refused))
         raise PipelineError(
-            f"{predictions}: no prediction belongs to a case of {references}; predictions are named by case, such as "
+            f"{predictions}: no prediction belongs to a case of {where}; predictions are named by case, such as "
             f"{wanted}.nii.gz, and the folder holds {', '.join(path.name for path in list(files.values())[:3])}"
         )
     groups: dict[str, list[Case]] = defaultdict(list)

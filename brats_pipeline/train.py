@@ -46,7 +46,7 @@ def train(
     datalist: str | Path | None = None,
     convention: str | None = None,
     folds: int = 5,
-    fold: int = 0,
+    fold: int | None = 0,
     seed: int = 0,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -65,7 +65,7 @@ def train(
         datalist: a datalist of ``split`` instead.
         convention: label convention of the reference, where the data leave it open.
         folds: number of folds made from ``data``.
-        fold: the fold that validates; the others train.
+        fold: the fold that validates, the others train; None: every case trains and the last epoch is kept.
         seed: of the split, the weights, the patches.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value.

@@ -1,0 +1,434 @@
+"""The command line: parse, call one function of the library, print what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from brats_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from brats_pipeline.evaluate import Evaluation
+
+DISCLAIMER = "Research software, not a medical device."
+PIPE_WIDTH = 1000
+INSPECT_COLUMNS = {
+    "case_id": "case",
+    "convention": "convention",
+    "shape": "voxels",
+    "spacing_mm": "spacing (mm)",
+    "orientation": "axes",
+    "labels": "labels",
+    "WT_ml": "WT (ml)",
+    "TC_ml": "TC (ml)",
+    "ET_ml": "ET (ml)",
+    "defects": "defects",
+}
+"""Columns of the fingerprint that fit a terminal, and their headings; the JSON has them all."""
+
+app = typer.Typer(
+    name="brats-pipeline",
+    help=f"Segment brain tumours in MRI: find cases, train, segment, evaluate, report. {DISCLAIMER}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help answers in half the time
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bundle_app = typer.Typer(help="Bundles on disk.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bundle_app, name="bundle")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by default the first GPU, else the CPU.")]
+Workers = Annotated[int, typer.Option(min=1, help="Cases handled at a time.")]
+Seed = Annotated[int, typer.Option(min=0, help="Every random choice follows from it.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="ID=VALUE", help="Change the configuration.")]
+ConventionName = Annotated[
+    str | None, typer.Option("--convention", help="Label convention, where layout and values leave it open.")
+]
+
+
+@app.callback()
+def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """Options that come before the command."""
+
+
+@app.command("inspect")
+def inspect_command(
+    data: Annotated[list[Path], typer.Argument(help="Folders that hold cases.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the fingerprint (JSON) here.")] = None,
+    convention: ConventionName = None,
+    workers: Workers = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Recognise the layout, list the cases, name every defect, write the fingerprint."""
+    from brats_pipeline.cases import decide_conventions, find_cases
+    from brats_pipeline.files import write_atomically
+    from brats_pipeline.fingerprint import inspect_cases
+    from brats_pipeline.progress import case_bar
+
+    cases = find_cases(*data)
+    if convention is not None:
+        cases = decide_conventions(cases, convention)
+    with case_bar("inspect", len(cases), quiet=quiet) as on_case:
+        fingerprint = inspect_cases(cases, workers=workers, on_case=on_case)
+    if out is not None:
+        write_atomically(out, fingerprint.to_json())
+    if as_json:
+        print(fingerprint.to_json(), end="")  # noqa: T201
+    else:
+        rows = [[_cell(row[column]) for column in INSPECT_COLUMNS] for row in fingerprint.rows()]
+        _print_table(list(INSPECT_COLUMNS.values()), rows)
+        cohort = fingerprint.cohort()
+        layouts = ", ".join(f"{count} {layout}" for layout, count in cohort["layouts"].items())
+        _print(f"{cohort['cases']} cases ({layouts}) of {cohort['patients']} patients")
+        _print(f"{cohort['with_defects']} with defects")
+        for case_id, defects in fingerprint.defects.items():
+            for defect in defects:
+                _print(f"{case_id}: {defect}")
+        if out is not None:
+            _print(f"fingerprint: {out}")
+    return 1 if fingerprint.defects else 0
+
+
+@app.command("split")
+def split_command(
+    data: Annotated[list[Path], typer.Argument(help="Folders that hold cases.")],
+    out: Out,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
+    seed: Seed = 0,
+    convention: ConventionName = None,
+    quiet: Quiet = False,
+) -> int:
+    """Write a datalist with patient-grouped folds, stratified by tumour volume."""
+    from brats_pipeline.cases import decide_conventions, find_cases
+    from brats_pipeline.datalist import split_cases, write_datalist
+    from brats_pipeline.progress import case_bar
+
+    cases = find_cases(*data)
+    if convention is not None:
+        cases = decide_conventions(cases, convention)
+    with case_bar("split", len(cases), quiet=quiet) as on_case:
+        datalist = split_cases(cases, folds=folds, seed=seed, name=data[0].resolve().name, on_case=on_case)
+    write_datalist(datalist, out)
+    sizes = [sum(item["fold"] == fold for item in datalist["training"]) for fold in range(folds)]
+    _print(f"{len(datalist['training'])} cases in {folds} folds of {', '.join(map(str, sizes))}: {out}")
+    return 0
+
+
+@app.command("phantom")
+def phantom_command(
+    out: Annotated[Path, typer.Argument(help="Folder to write the cohort into.")],
+    cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 8,
+    layout: Annotated[str, typer.Option(help="brats2017, brats2020, brats2021, brats2023 or plain.")] = "brats2021",
+    seed: Seed = 0,
+    convention: ConventionName = None,
+    orientation: Annotated[str, typer.Option(help="Axis codes of the files, such as LPS or RAS.")] = "LPS",
+    size: Annotated[int | None, typer.Option(min=24, help="Voxels a side; by default 240x240x155.")] = None,
+    spacing: Annotated[float, typer.Option(min=0.1, help="Voxel side in mm.")] = 1.0,
+    quiet: Quiet = False,
+) -> int:
+    """Write a synthetic cohort: brains with tumours that nobody has."""
+    from brats_pipeline.phantom import write_cohort
+    from brats_pipeline.progress import case_bar
+
+    shape = (240, 240, 155) if size is None else (size, size, size)
+    with case_bar("phantom", cases, quiet=quiet) as on_case, _as_request():
+        written = write_cohort(
+            out,
+            cases=cases,
+            layout=layout,
+            seed=seed,
+            convention=convention,
+            orientation=orientation,
+            shape=shape,
+            spacing_mm=spacing,
+            on_case=on_case,
+        )
+    _print(f"{len(written)} cases: {out}")
+    return 0
+
+
+@app.command("train")
+def train_command(
+    bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle; see `bundle list`.")],
+    out: Out,
+    data: Annotated[Path | None, typer.Option(help="Folder that holds the cases.")] = None,
+    datalist: Annotated[Path | None, typer.Option(help="Datalist of `split`, instead of --data.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds made from --data.")] = 5,
+    fold: Annotated[str, typer.Option(help="Fold that validates, or `all`: every case trains.")] = "0",
+    seed: Seed = 0,
+    device: Device = None,
+    convention: ConventionName = None,
+    settings: Settings = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    quiet: Quiet = False,
+) -> int:
+    """Train a bundle; the run that comes out is a bundle with weights."""
+    from brats_pipeline.progress import training_bar
+    from brats_pipeline.train import train
+
+    if fold != "all" and not fold.isdigit():
+        raise PipelineError(f"--fold is {fold!r}; give the number of a fold, or `all`")
+    with training_bar(quiet=quiet) as on_start:
+        result = train(
+            bundle,
+            out,
+            data=data,
+            datalist=datalist,
+            convention=convention,
+            folds=folds,
+            fold=None if fold == "all" else int(fold),
+            seed=seed,
+            device=device,
+            overrides=_overrides(settings),
+            resume=resume,
+            on_start=on_start,
+        )
+    score = "not validated" if result.best_dice is None else f"best validation Dice {result.best_dice:.3f}"
+    _print(f"{result.epochs} epochs, {score}, {result.seconds / 60:.1f} min: {result.run}")
+    return 0
+
+
+@app.command("segment")
+def segment_command(
+    out: Out,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="Case folders or cohort folders.")] = None,
+    t1c: Annotated[Path | None, typer.Option(help="Contrast-enhanced T1 of one case.")] = None,
+    t1: Annotated[Path | None, typer.Option(help="Native T1 of one case.")] = None,
+    t2: Annotated[Path | None, typer.Option(help="T2 of one case.")] = None,
+    flair: Annotated[Path | None, typer.Option(help="FLAIR of one case.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a bundle or run with weights.")] = None,
+    convention: Annotated[str | None, typer.Option(help="Label convention to write.")] = None,
+    device: Device = None,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is there.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write a label map for every case, in the space of its own T1c."""
+    from brats_pipeline.progress import growing_bar
+    from brats_pipeline.segment import segment
+
+    files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
+    if bool(files) == bool(inputs):
+        raise PipelineError("give either folders of cases, or the four files --t1c --t1 --t2 --flair")
+    with growing_bar("segment", quiet=quiet) as (on_start, on_case):
+        result = segment(
+            files or inputs or [],
+            out,
+            bundle=bundle,
+            convention=convention,
+            device=device,
+            overrides=_overrides(settings),
+            overwrite=overwrite,
+            on_start=on_start,
+            on_case=on_case,
+        )
+    for case_id, reason in result.failed.items():
+        _complain(f"{case_id}: {reason}")
+    if as_json:
+        fields = {"out": str(result.out), "done": result.done, "skipped": result.skipped, "failed": result.failed}
+        print(json.dumps(fields))  # noqa: T201
+    else:
+        kept = f", {len(result.skipped)} were there already" if result.skipped else ""
+        _print(f"{len(result.done)} cases segmented{kept}, {len(result.failed)} failed: {result.out}")
+        _print(DISCLAIMER)
+    if result.failed:
+        return 1 if result.done or result.skipped else 2
+    return 0
+
+
+@app.command("evaluate")
+def evaluate_command(
+    predictions: Annotated[Path, typer.Argument(help="Folder of <case_id>.nii.gz.")],
+    references: Annotated[list[Path], typer.Argument(help="Datasets, or one folder of label maps.")],
+    out: Out,
+    rules: Annotated[str, typer.Option(help="Scoring rules.")] = "brats2023-gli",
+    convention: ConventionName = None,
+    prediction_convention: Annotated[str | None, typer.Option(help="Label convention of the predictions.")] = None,
+    images: Annotated[bool, typer.Option(help="Show the scans in the report.")] = True,
+    workers: Workers = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Score WT, TC and ET of every case; write cases.csv, summary.json and report.html."""
+    from brats_pipeline.evaluate import evaluate
+    from brats_pipeline.progress import case_bar
+
+    total = len(list(predictions.glob("*.nii*"))) or None
+    with case_bar("evaluate", total, quiet=quiet) as on_case, _as_request():
+        evaluation = evaluate(
+            predictions,
+            references,
+            out,
+            rules=rules,
+            convention=convention,
+            prediction_convention=prediction_convention,
+            workers=workers,
+            images=images,
+            on_case=on_case,
+        )
+    if as_json:
+        print((out / "summary.json").read_text(encoding="utf-8"), end="")  # noqa: T201
+    else:
+        print_evaluation(evaluation)
+    return 0 if evaluation.complete else 1
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """The headline table, what is missing, and where the report lies."""
+    header, *rows = evaluation.table()
+    _print_table(header, rows)
+    for case_id in evaluation.missing:
+        _complain(f"{case_id}: has no prediction and counts as a miss")
+    for case_id, reason in evaluation.failed.items():
+        _complain(f"{case_id}: {reason}")
+    for case_id in evaluation.unmatched:
+        _complain(f"{case_id}: is a prediction without a reference")
+    _print(f"report: {evaluation.out / 'report.html'}")
+
+
+@bundle_app.command("list")
+def bundle_list(as_json: Json = False) -> int:
+    """The bundles that come with this installation."""
+    from brats_pipeline.bundles import list_bundles, read_metadata, weights_path
+
+    rows = [
+        [path.name, read_metadata(path)["version"], "yes" if weights_path(path).is_file() else "no", str(path)]
+        for path in list_bundles()
+    ]
+    header = ["bundle", "version", "weights", "path"]
+    if as_json:
+        print(json.dumps([dict(zip(header, row, strict=True)) for row in rows]))  # noqa: T201
+    else:
+        _print_table(header, rows)
+    return 0
+
+
+@bundle_app.command("info")
+def bundle_info(name: Annotated[str, typer.Argument(help="Name or folder.")]) -> int:
+    """What a bundle says of itself (metadata.json)."""
+    from brats_pipeline.bundles import bundle_path, read_metadata
+
+    print(json.dumps(read_metadata(bundle_path(name)), indent=2))  # noqa: T201
+    return 0
+
+
+@bundle_app.command("path")
+def bundle_path_command(name: Annotated[str, typer.Argument(help="Name or folder.")]) -> int:
+    """Where a bundle lies, for `--bundle_root`."""
+    from brats_pipeline.bundles import bundle_path
+
+    print(bundle_path(name))  # noqa: T201
+    return 0
+
+
+@app.command("demo")
+def demo_command(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the demo.")] = Path("demo"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> int:
+    """The whole loop on a synthetic cohort: phantom, train, segment, evaluate, report."""
+    from brats_pipeline.demo import WANTED_WT_DICE, run_demo
+
+    evaluation, dice = run_demo(out, seed=seed, quiet=quiet, say=_print)
+    print_evaluation(evaluation)
+    if dice < WANTED_WT_DICE:
+        _complain(f"the network has not learned enough: mean WT Dice {dice:.3f}, at least {WANTED_WT_DICE} is needed")
+        return 1
+    _print(f"the network has learned: mean WT Dice {dice:.3f} on synthetic cases it never saw")
+    return 0
+
+
+def _overrides(settings: Sequence[str] | None) -> Mapping[str, Any]:
+    """``["a::b=[1, 2]"]`` to ``{"a::b": [1, 2]}``; values are YAML."""
+    import yaml
+
+    overrides: dict[str, Any] = {}
+    for setting in settings or ():
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise PipelineError(f"--set {setting!r} is not ID=VALUE; write for example --set max_epochs=20")
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PipelineError(f"--set {key}: {value!r} is no YAML value ({error}); quote it") from error
+    return overrides
+
+
+class _as_request:  # noqa: N801
+    """Arguments that the library refuses with ``ValueError`` came from the person at the keyboard."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValueError):
+            raise PipelineError(str(error)) from error
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _print(text: str) -> None:
+    from rich.console import Console
+
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def _complain(text: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    # A pipe has no width of its own; a table wrapped to some other width would break what reads it.
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code; the one place where errors become messages."""
+    debug = "--debug" in arguments
+    try:
+        code = app(args=list(arguments), standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; what was finished is kept, run the same command again to continue")
+        return 130
+    except Exception as error:
+        if hasattr(error, "show") and hasattr(error, "exit_code"):  # how click, or typer's own copy of it, says "usage"
+            error.show()
+            return 2
+        if debug:
+            raise
+        _complain(f"error: {_message(error)}")
+        return 2
+    return code if isinstance(code, int) else 0
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, PipelineError):
+        return str(error)
+    kind = type(error).__name__
+    first = (str(error).strip() or kind).splitlines()[0]
+    return f"{first} ({kind}); this was not foreseen: run `brats-pipeline --debug ...` to see where, and report it"

@@ -1,0 +1,91 @@
+"""The whole loop on a synthetic cohort, small enough for two CPU cores and a few minutes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from brats_pipeline.cases import find_cases
+from brats_pipeline.datalist import split_cases, training_items, write_datalist
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.evaluate import Evaluation, evaluate
+from brats_pipeline.phantom import write_cohort
+from brats_pipeline.progress import case_bar, growing_bar, training_bar
+from brats_pipeline.segment import segment
+from brats_pipeline.train import train
+
+WANTED_WT_DICE = 0.8
+BUNDLE = "brats_glioma_3d"
+SPACING_MM = 2.5
+SIDE = 72
+SETTINGS = {
+    "spacing": [SPACING_MM] * 3,
+    "patch_size": [48, 48, 48],
+    "roi_size": [64, 64, 64],
+    "network_def::depth": 3,
+    "network_def::features": 8,
+    "learning_rate": 0.004,
+    "batch_size": 2,
+    "patches_per_epoch": 40,
+    "max_epochs": 12,
+    "val_interval": 4,
+}
+
+
+def run_demo(out: Path, *, seed: int, quiet: bool, say: Callable[[str], None]) -> tuple[Evaluation, float]:
+    """Write a cohort, train on three quarters of it, segment and score the rest.
+
+    Args:
+        out: folder of the demo; an earlier demo in it is replaced.
+        seed: of the cohort, the split and the training.
+        quiet: no progress bars.
+        say: prints one line.
+
+    Returns:
+        The evaluation of the held-out cases, and their mean WT Dice.
+
+    Raises:
+        PipelineError: ``out`` holds something that is no demo.
+    """
+    out = Path(out)
+    marker = out / ".demo"
+    if out.is_dir() and any(out.iterdir()) and not marker.is_file():
+        raise PipelineError(f"{out} is not empty and holds no demo; choose another folder with --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    marker.touch()
+
+    say("1/5  writing a synthetic cohort of 20 brains")
+    with case_bar("phantom", 20, quiet=quiet) as on_case:
+        write_cohort(out / "cohort", cases=20, seed=seed, shape=(SIDE,) * 3, spacing_mm=SPACING_MM, on_case=on_case)
+    cases = find_cases(out / "cohort")
+    datalist = split_cases(cases, folds=4, seed=seed, name="demo")
+    held_out = training_items(datalist, fold=0, validation=True)
+    write_datalist({**datalist, "training": training_items(datalist, fold=0, validation=False)}, out / "datalist.json")
+
+    say("2/5  training a small 3D U-Net on two folds of four, one more validates")
+    with training_bar(quiet=quiet) as on_start:
+        train(
+            BUNDLE,
+            out / "run",
+            datalist=out / "datalist.json",
+            fold=1,
+            seed=seed,
+            overrides=SETTINGS,
+            on_start=on_start,
+        )
+
+    say("3/5  segmenting the fold that it never saw")
+    folders = [Path(item["image"][0]).parent for item in held_out]
+    with growing_bar("segment", quiet=quiet) as (on_number, on_case):
+        result = segment(folders, out / "predictions", bundle=out / "run", on_start=on_number, on_case=on_case)
+
+    say("4/5  scoring the tumour regions, 5/5  writing the report")
+    names = [item["case_id"] for item in held_out]
+    with case_bar("evaluate", len(names), quiet=quiet) as on_case:
+        evaluation = evaluate(result.out, out / "cohort", out / "report", only=names, on_case=on_case)
+    dice = [score.dice for score in evaluation.scores if score.region == "WT"]
+    return evaluation, float(np.mean(dice))
