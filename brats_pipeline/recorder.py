@@ -28,7 +28,7 @@ class RunRecorder:
     """A MONAI handler that writes a run after every epoch; attach it last, behind validation and schedule.
 
     ``models/model.pt`` holds the bare state dict of the best epoch (highest key metric of ``evaluator``; the last epoch
-    where nothing was validated). ``models/last.pt`` holds what :meth:`resume` needs. ``curves.csv`` and ``curves.png``
+    while nothing was validated). ``models/last.pt`` holds what :meth:`resume` needs. ``curves.csv`` and ``curves.png``
     grow with the epochs. Each epoch starts from a random seed of its own, so that a resumed run repeats an
     uninterrupted one.
 
@@ -66,7 +66,7 @@ class RunRecorder:
         self.history: list[dict[str, float]] = []
         self.best = -math.inf
         self.trainer: Engine | None = None
-        self._seen: Any = None
+        self._validated = False
         self._losses: list[float] = []
         self._started = 0.0
 
@@ -86,6 +86,8 @@ class RunRecorder:
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self.validation_completed)
 
     def resume(self) -> None:
         """Continue from ``models/last.pt``; without it, from the start.
@@ -112,6 +114,10 @@ class RunRecorder:
         self.trainer.state.epoch = epoch
         self.trainer.state.iteration = epoch * int(self.trainer.state.epoch_length or 0)
         logger.info("continue after epoch %d", epoch)
+
+    def validation_completed(self, engine: Engine) -> None:
+        # The engine keeps one dictionary of metrics for all its runs, so it cannot be told from the metrics.
+        self._validated = True
 
     def epoch_started(self, engine: Engine) -> None:
         torch.manual_seed(self.seed + engine.state.epoch)
@@ -141,7 +147,8 @@ class RunRecorder:
         }
         score = self._validation(epoch, row)
         self.history.append(row)
-        improved = score > self.best if score is not None else self.evaluator is None
+        # Until the first validation, every epoch is the best so far.
+        improved = score > self.best if score is not None else self.best == -math.inf
         if score is not None:
             self.best = max(self.best, score)
         if improved or not self.best_path.is_file():
@@ -164,9 +171,9 @@ class RunRecorder:
     def _validation(self, epoch: int, row: dict[str, float]) -> float | None:
         """Add the metrics to ``row`` where this epoch was validated; returns the key metric."""
         state: Any = self.evaluator.state if self.evaluator is not None else None
-        if state is None or not state.metrics or self._seen is state.metrics:
+        if state is None or not state.metrics or not self._validated:
             return None
-        self._seen = state.metrics
+        self._validated = False
         name = next(iter(state.metrics))
         row["val_dice"] = float(state.metrics[name])
         details = state.metric_details.get(name)
