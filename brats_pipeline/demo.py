@@ -19,6 +19,7 @@ from brats_pipeline.train import train
 
 WANTED_WT_DICE = 0.8
 BUNDLE = "brats_glioma_3d"
+CASES = 20
 SPACING_MM = 2.5
 SIDE = 72
 SETTINGS = {
@@ -58,9 +59,9 @@ def run_demo(out: Path, *, seed: int, quiet: bool, say: Callable[[str], None]) -
     out.mkdir(parents=True)
     marker.touch()
 
-    say("1/5  writing a synthetic cohort of 20 brains")
-    with case_bar("phantom", 20, quiet=quiet) as on_case:
-        write_cohort(out / "cohort", cases=20, seed=seed, shape=(SIDE,) * 3, spacing_mm=SPACING_MM, on_case=on_case)
+    say(f"1/5  writing a synthetic cohort of {CASES} brains")
+    with case_bar("phantom", CASES, quiet=quiet) as on_case:
+        write_cohort(out / "cohort", cases=CASES, seed=seed, shape=(SIDE,) * 3, spacing_mm=SPACING_MM, on_case=on_case)
     cases = find_cases(out / "cohort")
     datalist = split_cases(cases, folds=4, seed=seed, name="demo")
     held_out = training_items(datalist, fold=0, validation=True)
