@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brats_pipeline.errors import PipelineError, root_cause
+from brats_pipeline.files import write_atomically
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
 HERE = Path(__file__).resolve().parent
+CHANGED_CONFIGS = ("train.yaml", "inference.yaml")
+"""Configurations that a run has in its own version; the others are overlays and copied as they are."""
 
 
 def bundles_folder() -> Path:
@@ -116,7 +119,7 @@ def open_workflow(
     Raises:
         PipelineError: a file is missing, or the configuration refuses to start.
     """
-    from monai.bundle import ConfigWorkflow
+    from monai.bundle import ConfigParser, ConfigWorkflow
 
     paths = [bundle / "configs" / name for name in config_files]
     for path in paths:
@@ -125,14 +128,28 @@ def open_workflow(
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns that it logs nothing
     with warnings.catch_warnings(), plain_errors():
         warnings.filterwarnings("ignore", category=UserWarning, module="monai")
-        workflow = ConfigWorkflow(
-            config_file=[str(path) for path in paths],
-            logging_file=False,
-            workflow_type=workflow_type,
-            bundle_root=str(bundle),
-            **overrides,
-        )
-        workflow.initialize()
+        files = [str(path) for path in paths]
+        settings = ConfigParser()
+        settings.read_config(files)
+        refuse_unknown_ids(bundle, [key for key in overrides if not _holds(settings, key)])
+        try:
+            workflow = ConfigWorkflow(
+                config_file=files,
+                logging_file=False,
+                workflow_type=workflow_type,
+                bundle_root=str(bundle),
+                **overrides,
+            )
+            workflow.initialize()
+        except Exception as error:
+            cause = root_cause(error)
+            if isinstance(cause, PipelineError):
+                raise
+            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+            raise PipelineError(
+                f"{bundle.name} cannot start with this configuration: {reason} ({type(cause).__name__}); "
+                "correct what was changed with --set or --device"
+            ) from error
     return workflow
 
 
@@ -145,38 +162,45 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
         overrides: id to value; applied to every configuration that has the id.
 
     Raises:
-        PipelineError: no configuration has one of the ids.
+        PipelineError: no configuration has one of the ids, and then nothing is written; or the folder cannot be
+            written.
     """
-    import shutil
-
+    import yaml
     from monai.bundle import ConfigParser
 
-    (out / "configs").mkdir(parents=True, exist_ok=True)
+    changed: dict[str, str] = {}
     applied: set[str] = set()
-    for source in sorted((bundle / "configs").rglob("*")):
-        target = out / "configs" / source.relative_to(bundle / "configs")
-        if source.is_dir():
-            target.mkdir(exist_ok=True)
-        elif source.name in ("train.yaml", "inference.yaml"):
-            parser = ConfigParser()
-            parser.read_config(str(source))
-            fitting = {key: value for key, value in overrides.items() if _holds(parser, key)}
-            applied |= set(fitting)
-            parser.update(fitting)
-            ConfigParser.export_config_file(
-                dict(parser.get()), str(target), fmt="yaml", sort_keys=False, default_flow_style=None, width=120
-            )
-        elif source.resolve() != target.resolve():
-            shutil.copyfile(source, target)
-    unknown = sorted(set(overrides) - applied)
-    if unknown:
-        raise PipelineError(f"no configuration of {bundle.name} has the id {', '.join(unknown)}; see {bundle}/configs")
-    for name in ("LICENSE", "docs"):
-        source, target = bundle / name, out / name
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True)
-        elif source.is_file() and not target.exists():
-            shutil.copyfile(source, target)
+    for name in CHANGED_CONFIGS:
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / name))
+        fitting = {key: value for key, value in overrides.items() if _holds(parser, key)}
+        applied |= set(fitting)
+        parser.update(fitting)
+        content = {key: value for key, value in parser.get().items() if key != "_meta_"}
+        changed[name] = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    refuse_unknown_ids(bundle, set(overrides) - applied)
+    for name, text in changed.items():
+        write_atomically(out / "configs" / name, text)
+    if bundle.resolve() == out.resolve():
+        return
+    for folder in ("configs", "docs"):
+        for source in sorted((bundle / folder).rglob("*")):
+            if source.is_file() and source.name not in changed:
+                write_atomically(out / source.relative_to(bundle), source.read_bytes())
+    if (bundle / "LICENSE").is_file():
+        write_atomically(out / "LICENSE", (bundle / "LICENSE").read_bytes())
+
+
+def refuse_unknown_ids(bundle: Path, ids: Collection[str]) -> None:
+    """Say no to ids that no configuration has: MONAI would add them and never look at them.
+
+    Raises:
+        PipelineError: there are some.
+    """
+    if ids:
+        raise PipelineError(
+            f"no configuration of {bundle.name} has the id {', '.join(sorted(ids))}; see {bundle}/configs"
+        )
 
 
 def _holds(parser: Any, key: str) -> bool:

@@ -22,6 +22,8 @@ from brats_pipeline.weights import read_checkpoint, write_checkpoint
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
+SCHEDULE_SHAPE = ("base_lrs", "t_total", "warmup_steps", "T_max", "total_iters")
+"""What the configuration says of a learning-rate schedule: a resumed run may ask for more epochs than before."""
 
 
 class RunRecorder:
@@ -101,7 +103,9 @@ class RunRecorder:
         try:
             self.network.load_state_dict(checkpoint["network"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
-            self.lr_scheduler.load_state_dict(checkpoint["lr_scheduler"])
+            configured = self.lr_scheduler.state_dict()
+            shape = {name: configured[name] for name in SCHEDULE_SHAPE if name in configured}
+            self.lr_scheduler.load_state_dict({**checkpoint["lr_scheduler"], **shape})
             self.history = checkpoint["history"]
             self.best = checkpoint["best"]
             epoch = int(checkpoint["epoch"])
@@ -113,6 +117,8 @@ class RunRecorder:
             ) from error
         self.trainer.state.epoch = epoch
         self.trainer.state.iteration = epoch * int(self.trainer.state.epoch_length or 0)
+        if self.history:
+            self._write_curves()  # the checkpoint may be one epoch ahead of them
         logger.info("continue after epoch %d", epoch)
 
     def validation_completed(self, engine: Engine) -> None:
@@ -165,8 +171,7 @@ class RunRecorder:
                 "epoch": epoch,
             },
         )
-        write_atomically(self.run_dir / "curves.csv", self.as_csv())
-        write_atomically(self.run_dir / "curves.png", self.as_png())
+        self._write_curves()
 
     def _validation(self, epoch: int, row: dict[str, float]) -> float | None:
         """Add the metrics to ``row`` where this epoch was validated; returns the key metric."""
@@ -182,6 +187,10 @@ class RunRecorder:
                 row[f"val_dice_{region}"] = column
         logger.info("epoch %d: loss %.4f, validation Dice %.4f", epoch, row["loss"], row["val_dice"])
         return row["val_dice"]
+
+    def _write_curves(self) -> None:
+        write_atomically(self.run_dir / "curves.csv", self.as_csv())
+        write_atomically(self.run_dir / "curves.png", self.as_png())
 
     def as_csv(self) -> str:
         """The curves, one row per epoch; validation columns are empty where an epoch was not validated."""

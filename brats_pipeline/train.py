@@ -13,7 +13,7 @@ from typing import Any
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle, open_workflow, plain_errors, weights_path
 from brats_pipeline.cases import decide_conventions, find_cases
-from brats_pipeline.datalist import read_datalist, split_cases, write_datalist
+from brats_pipeline.datalist import case_items, read_datalist, split_cases, write_datalist
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
@@ -82,53 +82,80 @@ def train(
         raise PipelineError(f"{run} holds a run already; continue it with --resume, or choose another folder")
     resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
     changes = dict(overrides or {})
-    if not resuming:
-        listing = _datalist(data, datalist, convention=convention, folds=folds, seed=seed)
-        write_datalist(listing, run / "datalist.json")
+    record: dict[str, Any] = {"bundle": source.name, "seed": seed, "fold": fold, "overrides": {}}
+    listing = None
+    if resuming:
+        record |= _origin(run)
+    else:
+        listing = _datalist(data, datalist, convention=convention, folds=folds, fold=fold, seed=seed)
         changes = {"seed": seed, "fold": fold, **changes}
     freeze_bundle(run if resuming else source, run, changes)
-
-    started = time.monotonic()
     record = {
         "schema_version": SCHEMA_VERSION,
-        "bundle": source.name,
-        "seed": seed,
-        "fold": fold,
-        "overrides": changes,
+        **record,
+        "overrides": {**record["overrides"], **changes},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "resumed": resuming,
         "versions": _versions(),
+        "status": "running",
     }
+    _write_record(run, record)
+    if listing is not None:
+        write_datalist(listing, run / "datalist.json")
+
     runtime: dict[str, Any] = {"data_list_file_path": str(run / "datalist.json"), "resume": resume}
     if device is not None:
         runtime["device"] = f"$torch.device('{device}')"
-    workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime)
-    trainer = workflow.parser.get_parsed_content("train::trainer")
-    recorder = workflow.parser.get_parsed_content("train::recorder")
-    status = "failed"
+    started = time.monotonic()
+    epochs, best, status = 0, None, "failed"
     try:
-        if trainer.state.epoch < trainer.state.max_epochs:
-            if on_start is not None:
-                on_start(trainer)
-            with plain_errors():
-                workflow.run()
-                workflow.finalize()
+        workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime)
+        trainer = workflow.parser.get_parsed_content("train::trainer")
+        recorder = workflow.parser.get_parsed_content("train::recorder")
+        try:
+            if trainer.state.epoch < trainer.state.max_epochs:
+                if on_start is not None:
+                    on_start(trainer)
+                with plain_errors():
+                    workflow.run()
+                    workflow.finalize()
+        finally:
+            epochs, best = len(recorder.history), recorder.best if recorder.best >= 0 else None
         status = "finished"
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        best = recorder.best if recorder.best >= 0 else None
         seconds = time.monotonic() - started
-        record |= {"status": status, "epochs": len(recorder.history), "best_dice": best, "seconds": round(seconds, 1)}
-        write_atomically(run / "run.json", json.dumps(record, indent=2, default=str) + "\n")
+        _write_record(
+            run, {**record, "status": status, "epochs": epochs, "best_dice": best, "seconds": round(seconds, 1)}
+        )
     if not weights_path(run).is_file():
         raise PipelineError(f"{run}: training ended without weights; set max_epochs to at least 1")
-    return Training(run=run, epochs=len(recorder.history), best_dice=best, seconds=seconds)
+    return Training(run=run, epochs=epochs, best_dice=best, seconds=seconds)
+
+
+def _write_record(run: Path, record: Mapping[str, Any]) -> None:
+    write_atomically(run / "run.json", json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _origin(run: Path) -> dict[str, Any]:
+    """What the record of an earlier call says of how the run began; nothing where there is none yet."""
+    try:
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {name: record[name] for name in ("bundle", "seed", "fold", "overrides") if name in record}
 
 
 def _datalist(
-    data: str | Path | None, datalist: str | Path | None, *, convention: str | None, folds: int, seed: int
+    data: str | Path | None,
+    datalist: str | Path | None,
+    *,
+    convention: str | None,
+    folds: int,
+    fold: int | None,
+    seed: int,
 ) -> dict[str, Any]:
     """The datalist of a run, from a folder of cases or a file, every case checked by its headers."""
     if (data is None) == (datalist is None):
@@ -142,6 +169,9 @@ def _datalist(
             defects = [*defects, "it has no label map, which training needs"]
         if defects:
             raise CaseError(case.case_id, "; ".join(defects))
+    if fold is None:  # nothing is held out, so that a single patient will do
+        items = [item | {"fold": 0} for item in case_items(cases)]
+        return {"schema_version": SCHEMA_VERSION, "training": items, "testing": []}
     return split_cases(cases, folds=folds, seed=seed)
 
 
