@@ -6,6 +6,7 @@ in threads. Writing keeps the header of the file that a label map belongs to.
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,10 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
     kind = _image_class(content, path)
     try:
         image = kind.from_bytes(content)
-        count = int(np.prod(image.shape, dtype=np.int64))
+        if not image.shape or min(image.shape) < 1:
+            raise ValueError(f"shape {image.shape}")
         proxy: Any = image.dataobj  # the header's own vox_offset is reset while reading
-        expected = int(proxy.offset) + count * int(proxy.dtype.itemsize)
+        expected = int(proxy.offset) + math.prod(map(int, image.shape)) * int(proxy.dtype.itemsize)
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
         raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
     if len(content) < expected:

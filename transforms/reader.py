@@ -58,7 +58,8 @@ class CaseReader(ImageReader):
         """Decode the files.
 
         Raises:
-            PipelineError: a file cannot be read, is not three-dimensional, or lies on another grid.
+            PipelineError: a file cannot be read, is not three-dimensional, has no usable affine, or lies on
+                another grid.
         """
         paths = _as_list(data)
         with ThreadPoolExecutor(max_workers=len(paths)) as pool:
@@ -68,6 +69,9 @@ class CaseReader(ImageReader):
                 raise PipelineError(
                     f"{path}: shape {image.shape} has {len(image.shape)} axes; give one 3D file for each modality"
                 )
+            if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
+                rows = np.asarray(image.affine)[:3].tolist()
+                raise PipelineError(f"{path}: the affine of the header places no voxels ({rows}); write the file again")
         check_same_grid({str(path): (image.shape, image.affine) for path, image in zip(paths, images, strict=True)})
         return images
 
