@@ -93,7 +93,10 @@ def bundle_for(layouts: Sequence[str]) -> Path:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn an error that MONAI's layers have wrapped back into the message it started as."""
+    """Turn an error that MONAI's layers have wrapped back into the message it started as.
+
+    A ``ValueError`` deep in there refuses an argument, and the arguments come from the configuration.
+    """
     try:
         yield
     except PipelineError:
@@ -102,7 +105,15 @@ def plain_errors() -> Iterator[None]:
         cause = root_cause(error)
         if isinstance(cause, PipelineError):
             raise cause from error
+        if isinstance(cause, ValueError):
+            raise PipelineError(
+                f"the configuration cannot be used: {_first_line(cause)}; correct what was changed with --set"
+            ) from error
         raise
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def open_workflow(
@@ -145,9 +156,8 @@ def open_workflow(
             cause = root_cause(error)
             if isinstance(cause, PipelineError):
                 raise
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
             raise PipelineError(
-                f"{bundle.name} cannot start with this configuration: {reason} ({type(cause).__name__}); "
+                f"{bundle.name} cannot start with this configuration: {_first_line(cause)} ({type(cause).__name__}); "
                 "correct what was changed with --set or --device"
             ) from error
     return workflow

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from transforms.labels import MODALITIES
 from transforms.nifti import strip_suffix
 
 SCHEMA_VERSION = 1
+RECORD = "run.json"
 
 
 @dataclass
@@ -60,13 +63,9 @@ def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = N
         if twins:
             raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
     if case_id is None:
-        stems = [strip_suffix(path.name) for path in paths.values()]
-        common = stems[0]
-        for stem in stems:
-            while not stem.startswith(common):
-                common = common[:-1]
-        common = common.rstrip("-_. ")
-        case_id = common if len(common) > 2 else next(iter(paths.values())).parent.name
+        common = os.path.commonprefix([strip_suffix(path.name) for path in paths.values()])  # noqa: RUF071 -- letters are meant
+        named = re.fullmatch(r"(.*\w)[-_. ]+\w*", common)  # up to the last separator: t1 and t2 share a letter
+        case_id = named[1] if named else next(iter(paths.values())).parent.name
     sources = {name: Source(paths=(path,)) for name, path in paths.items()}
     return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
 
@@ -100,7 +99,8 @@ def segment(
         on_case: called after each case, segmented or failed, with its id.
 
     Raises:
-        PipelineError: nothing can be segmented, or predictions of other weights lie in ``out``.
+        PipelineError: nothing can be segmented, or predictions by other weights, settings or conventions lie in
+            ``out``; nothing is written then.
     """
     given = (case_from_files(inputs),) if isinstance(inputs, Mapping) else find_cases(*map(Path, inputs))
     cases = decide_conventions(without_labels(given), convention)
@@ -116,49 +116,60 @@ def segment(
             result.failed[case.case_id] = "; ".join(defects)
         else:
             items += case_items([case])
-    identity = _claim(out, root, overrides or {}, overwrite)
+    identity = _identity(root, convention, overrides or {})
+    earlier = _earlier_cases(out, identity, items, overwrite=overwrite)
     if not overwrite:
         result.skipped = [item["case_id"] for item in items if _prediction(out, item["case_id"]).is_file()]
         items = [item for item in items if item["case_id"] not in result.skipped]
     started = time.monotonic()
+
+    def record() -> None:
+        _write_record(identity, earlier, result, time.monotonic() - started)
+
     try:
         if items:
             if on_start is not None:
                 on_start(len(items))
-            _run(root, items, out, device, overrides or {}, result, on_case)
+            _run(root, items, device, overrides or {}, result, record, on_case)
     finally:
-        result.done = [item["case_id"] for item in items if _is_new(out, item["case_id"], result)]
-        _write_record(identity, result, time.monotonic() - started)
+        if result.done or result.skipped or result.failed:
+            record()
+        elif not earlier and out.is_dir() and [path.name for path in out.iterdir()] == [RECORD]:
+            (out / RECORD).unlink()
+            out.rmdir()
     return result
 
 
 def _run(
     root: Path,
     items: Sequence[Mapping[str, Any]],
-    out: Path,
     device: str | None,
     overrides: Mapping[str, Any],
     result: Segmentation,
+    record: Callable[[], None],
     on_case: Callable[[str], None] | None,
 ) -> None:
-    """Hand the cases to the bundle's inference configuration."""
+    """Hand the cases to the bundle's inference configuration; ``record`` is called before the first of them."""
     from ignite.engine import Events
 
     with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
         listing = Path(folder) / "datalist.json"
         listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
-        runtime: dict[str, Any] = {**overrides, "data_list_file_path": str(listing), "output_dir": str(out)}
+        runtime: dict[str, Any] = {**overrides, "data_list_file_path": str(listing), "output_dir": str(result.out)}
         if device is not None:
             runtime["device"] = f"$torch.device('{device}')"
         workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime)
         evaluator = workflow.parser.get_parsed_content("evaluator")
-        if on_case is not None:
-            report = on_case
 
-            def finished(engine: Any) -> None:
-                report(str(items[engine.state.iteration - 1]["case_id"]))
+        def finished(engine: Any) -> None:
+            case_id = str(items[engine.state.iteration - 1]["case_id"])
+            if case_id not in evaluator.failures:
+                result.done.append(case_id)
+            if on_case is not None:
+                on_case(case_id)
 
-            evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
+        evaluator.add_event_handler(Events.STARTED, record)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
         try:
             with plain_errors():
                 workflow.run()
@@ -171,12 +182,8 @@ def _prediction(out: Path, case_id: str) -> Path:
     return out / f"{case_id}.nii.gz"
 
 
-def _is_new(out: Path, case_id: str, result: Segmentation) -> bool:
-    return case_id not in result.failed and _prediction(out, case_id).is_file()
-
-
-def _claim(out: Path, root: Path, overrides: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Make the folder ready, and refuse to mix its predictions with those of other weights or settings."""
+def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What two calls must share for their predictions to lie in one folder."""
     from brats_pipeline.weights import file_sha256
 
     weights = weights_path(root)
@@ -187,33 +194,65 @@ def _claim(out: Path, root: Path, overrides: Mapping[str, Any], overwrite: bool)
         )
     identity = {
         "schema_version": SCHEMA_VERSION,
-        "bundle": root.name,
         "weights_sha256": file_sha256(weights),
+        "configuration_sha256": file_sha256(root / "configs" / "inference.yaml"),
+        "convention": convention,
         "overrides": dict(overrides),
     }
-    record = out / "run.json"
-    if record.is_file() and not overwrite:
-        try:
-            before = json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            before = {}
-        differing = [key for key, value in identity.items() if before.get(key) != json.loads(json.dumps(value))]
-        if differing and any(out.glob("*.nii.gz")):
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    return plain
+
+
+def _earlier_cases(
+    out: Path, identity: Mapping[str, Any], items: Sequence[Mapping[str, Any]], *, overwrite: bool
+) -> dict[str, Any]:
+    """The cases that earlier calls of the same identity recorded; predictions of any other are not mixed with ours.
+
+    With ``overwrite``, what others left for these cases is removed at once: a call that is interrupted must not leave
+    it to be taken for ours.
+    """
+    wanted = {str(item["case_id"]) for item in items}
+    for item in items:
+        path = _prediction(out, item["case_id"])
+        if str(path) in (str(Path(image).resolve()) for image in item["image"]):
+            raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
+    there = {strip_suffix(path.name) for path in out.glob("*.nii.gz")}
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        cases: dict[str, Any] = record["cases"]
+    except FileNotFoundError:
+        there &= wanted  # not a folder of ours: the other files are none of our business
+        record, cases = {}, {}
+    except (OSError, ValueError, KeyError, TypeError):
+        record, cases = {}, {}
+    differing = [key for key, value in identity.items() if record.get(key, "absent") != value]
+    if not differing:
+        return cases
+    if there:
+        why = f"that differ in {', '.join(differing)}" if record else f"without a {RECORD} that tells what made them"
+        if not overwrite:
+            raise PipelineError(f"{out} holds predictions {why}; choose another folder, or --overwrite")
+        if others := sorted(there - wanted):
             raise PipelineError(
-                f"{out} holds predictions that differ in {', '.join(differing)}; choose another folder, or --overwrite"
+                f"{out} holds predictions of other cases ({', '.join(others[:3])}) {why}, which would stay; "
+                "choose another folder"
             )
-    write_atomically(record, json.dumps({**identity, "cases": {}}, indent=2) + "\n")
-    return identity
+        for case_id in there:
+            _prediction(out, case_id).unlink()
+    return {}
 
 
-def _write_record(identity: Mapping[str, Any], result: Segmentation, seconds: float) -> None:
+def _write_record(
+    identity: Mapping[str, Any], earlier: Mapping[str, Any], result: Segmentation, seconds: float
+) -> None:
     """``run.json``: what segmented, and the status of every case."""
-    status = {name: {"status": "done"} for name in (*result.skipped, *result.done)}
+    status = {**earlier, **{name: {"status": "done"} for name in (*result.skipped, *result.done)}}
     status |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
     record = {
         **identity,
+        "bundle": result.bundle.name,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 2),
         "cases": dict(sorted(status.items())),
     }
-    write_atomically(result.out / "run.json", json.dumps(record, indent=2) + "\n")
+    write_atomically(result.out / RECORD, json.dumps(record, indent=2) + "\n")
