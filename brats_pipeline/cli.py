@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from brats_pipeline.errors import PipelineError
+from brats_pipeline import require_own_packages
+from brats_pipeline.errors import PipelineError, root_cause
 
 if TYPE_CHECKING:
     from brats_pipeline.evaluate import Evaluation
@@ -407,13 +409,23 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
+def _say_once() -> None:
+    """Quiet the loggers that repeat what a command prints itself: failed cases, and the error that ended an engine."""
+    logging.getLogger("brats_pipeline.inference").setLevel(logging.ERROR)
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; the one place where errors become messages."""
     debug = "--debug" in arguments
+    _say_once()
     try:
+        require_own_packages()
         code = app(args=list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; what was finished is kept, run the same command again to continue")
+        _complain(
+            "interrupted; what was finished is kept. Run the same command again to continue (train: with --resume)"
+        )
         return 130
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # how click, or typer's own copy of it, says "usage"
@@ -426,9 +438,10 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, PipelineError):
         return str(error)
+    error = root_cause(error)  # MONAI's layers say only that something failed
     kind = type(error).__name__
     first = (str(error).strip() or kind).splitlines()[0]
     return f"{first} ({kind}); this was not foreseen: run `brats-pipeline --debug ...` to see where, and report it"
