@@ -97,7 +97,9 @@ def inspect_command(
                 _print(f"{case_id}: {defect}")
         if out is not None:
             _print(f"fingerprint: {out}")
-    return 1 if fingerprint.defects else 0
+    if not fingerprint.defects:
+        return 0
+    return 1 if len(fingerprint.defects) < len(cases) else 2
 
 
 @app.command("split")

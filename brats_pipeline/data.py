@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from monai.data import CacheDataset, Dataset
+from monai.data import CacheDataset, DataLoader, Dataset
 from monai.transforms import Compose, RandomizableTrait
 
-from brats_pipeline.errors import PipelineError, root_cause
+from brats_pipeline.errors import CaseError, PipelineError, root_cause
+
+
+@contextmanager
+def _naming(item: Mapping[str, Any]) -> Iterator[None]:
+    """Say which case an error is about."""
+    try:
+        yield
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, PipelineError):
+            raise CaseError(str(item["case_id"]), str(cause)) from error
+        raise
+
+
+class PrefetchLoader(DataLoader):
+    """A ``DataLoader`` that makes the next batch in a thread while the network works on this one.
+
+    What goes wrong in the thread is raised here. (An error in the thread of MONAI's ``ThreadDataLoader`` looks like
+    the end of the data: the epoch would end early, and nobody would know.)
+    """
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        end = object()
+        with ThreadPoolExecutor(1) as thread:
+            coming = thread.submit(next, batches, end)
+            while (batch := coming.result()) is not end:
+                coming = thread.submit(next, batches, end)
+                yield batch
 
 
 class CohortDataset(Dataset):
@@ -26,6 +57,22 @@ class CohortDataset(Dataset):
         except Exception as error:
             item = self.data[index]
             return {"case_id": item["case_id"], "failure": str(root_cause(error))}
+
+
+class CaseDataset(CacheDataset):
+    """Whole cases, each loaded once and kept in memory; for validation, where a case that cannot be loaded is an error.
+
+    Args:
+        data: datalist items.
+        transform: the preprocessing.
+    """
+
+    def __init__(self, data: Sequence[Any], transform: Compose) -> None:
+        super().__init__(data, transform, progress=False, runtime_cache=True)
+
+    def _transform(self, index: int) -> Any:
+        with _naming(self.data[index]):
+            return super()._transform(index)
 
 
 class PatchDataset(CacheDataset):
@@ -68,13 +115,8 @@ class PatchDataset(CacheDataset):
         case = int(np.random.default_rng((self.seed, cycle)).permutation(len(self.data))[turn])
         draw = np.random.default_rng((self.seed, self.epoch, index))
         self.transform.set_random_state(seed=int(draw.integers(2**32)))
-        try:
+        with _naming(self.data[case]):
             return self._cached(case)
-        except Exception as error:
-            cause = root_cause(error)
-            if isinstance(cause, PipelineError):
-                raise PipelineError(f"{self.data[case]['case_id']}: {cause}") from error
-            raise
 
     def _cached(self, case: int) -> Any:
         if self._cache[case] is None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
@@ -26,10 +27,14 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise PipelineError(f"{path}: there are no weights; train the bundle first, or give --bundle a trained run")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file it cannot or must not read
-        reason = str(error).splitlines()[0]
-        raise PipelineError(f"{path}: this is no readable state dict ({reason}); copy or train it again") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch comments on files that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # many kinds, and torch's texts advise to load the file unsafely
+        raise PipelineError(
+            f"{path}: this is no state dict that can be read; the file is damaged, or it holds more than tensors and "
+            "plain values, which is never loaded. Copy or train it again"
+        ) from error
     if not isinstance(content, dict):
         raise PipelineError(f"{path}: holds a {type(content).__name__}, not a state dict; save network.state_dict()")
     return content
@@ -56,10 +61,11 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     wanted = network.state_dict()
     misfits = [f"{name} is missing in the file" for name in wanted if name not in given]
     misfits += [f"{name} is unknown to the network" for name in given if name not in wanted]
+    misfits += [f"{name} is no tensor" for name in wanted if not isinstance(given.get(name, Tensor()), Tensor)]
     misfits += [
         f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
-        if name in given and given[name].shape != tensor.shape
+        if isinstance(given.get(name), Tensor) and given[name].shape != tensor.shape
     ]
     if misfits:
         listed = "; ".join(misfits[:MISFITS_NAMED])
