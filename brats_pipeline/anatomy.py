@@ -100,7 +100,7 @@ def smooth_noise(generator: np.random.Generator, scale_mm: float, axes_mm: Seque
     return np.ascontiguousarray(field)
 
 
-def _ellipsoid(x: Floats, y: Floats, z: Floats, centre: Point, radii: Point) -> Floats:
+def ellipsoid(x: Floats, y: Floats, z: Floats, centre: Point, radii: Point) -> Floats:
     """Approximate distance to the surface of an ellipsoid, positive inside."""
     unit = [(p - np.float32(c)) / np.float32(r) for p, c, r in zip((x, y, z), centre, radii, strict=True)]
     steep = sum((u / np.float32(r)) ** 2 for u, r in zip(unit, radii, strict=True))
@@ -109,7 +109,7 @@ def _ellipsoid(x: Floats, y: Floats, z: Floats, centre: Point, radii: Point) -> 
     return distance
 
 
-def _tube(x: Floats, y: Floats, z: Floats, start: Point, end: Point, radii: tuple[float, float]) -> Floats:
+def tube(x: Floats, y: Floats, z: Floats, start: Point, end: Point, radii: tuple[float, float]) -> Floats:
     """Distance to the surface of a straight tube with round ends and a changing radius, positive inside."""
     way = np.subtract(end, start, dtype=np.float32)
     along = (x - start[0]) * way[0] + (y - start[1]) * way[1] + (z - start[2]) * way[2]
@@ -119,14 +119,14 @@ def _tube(x: Floats, y: Floats, z: Floats, start: Point, end: Point, radii: tupl
     return distance
 
 
-def _union(one: Floats, other: Floats, blend_mm: float) -> Floats:
+def union(one: Floats, other: Floats, blend_mm: float) -> Floats:
     """Join two shapes; the seam is rounded over ``blend_mm``."""
     share = np.clip(0.5 + 0.5 * (one - other) / blend_mm, 0, 1).astype(np.float32)
     joined: Floats = other + (one - other) * share + np.float32(blend_mm) * share * (1 - share)
     return joined
 
 
-def _ramp(distance: Floats, width_mm: float) -> Floats:
+def ramp(distance: Floats, width_mm: float) -> Floats:
     """Share of a voxel that lies inside a surface, from its distance: 0 outside, 1 inside, a ramp between."""
     share: Floats = np.clip(distance / np.float32(width_mm) + np.float32(0.5), 0, 1)
     return share
@@ -148,14 +148,14 @@ def _outlines(box_mm: Sequence[Floats], size: npt.NDArray[np.float64], bumps: Fl
     """Signed distances ``(x, y, z)`` to cerebrum, cerebellum and brainstem, for a head of ``size`` along each axis."""
     x, y, z = np.ix_(*(axis / np.float32(factor) for axis, factor in zip(box_mm, size, strict=True)))
     side = np.abs(x)
-    cerebrum = _ellipsoid(side, y, z, (23, -12, 10), (43, 73, 52))
-    cerebrum = _union(cerebrum, _ellipsoid(side, y, z, (13, 24, 6), (39, 58, 46)), 12)
+    cerebrum = ellipsoid(side, y, z, (23, -12, 10), (43, 73, 52))
+    cerebrum = union(cerebrum, ellipsoid(side, y, z, (13, 24, 6), (39, 58, 46)), 12)
     base = z + 21 - np.float32(0.1) * y + 2 * bumps  # flat where it lies on the skull
-    cerebrum = -_union(-cerebrum, -base, 14)
-    cerebrum = _union(cerebrum, _ellipsoid(side, y, z, (42, 4, -20), (21, 42, 20)), 5) + bumps * np.float32(1.2)
-    cerebellum = _ellipsoid(side, y, z, (21, -48, -37), (31, 29, 22)) + bumps * np.float32(0.6)
-    brainstem = _tube(x, y, z, (0, -16, -12), (0, -27, -60), (14, 8))
-    brainstem = _union(brainstem, _ellipsoid(x, y, z, (0, -15, -33), (15, 12, 13)), 5)
+    cerebrum = -union(-cerebrum, -base, 14)
+    cerebrum = union(cerebrum, ellipsoid(side, y, z, (42, 4, -20), (21, 42, 20)), 5) + bumps * np.float32(1.2)
+    cerebellum = ellipsoid(side, y, z, (21, -48, -37), (31, 29, 22)) + bumps * np.float32(0.6)
+    brainstem = tube(x, y, z, (0, -16, -12), (0, -27, -60), (14, 8))
+    brainstem = union(brainstem, ellipsoid(x, y, z, (0, -15, -33), (15, 12, 13)), 5)
     return cerebrum, cerebellum, brainstem
 
 
@@ -204,19 +204,19 @@ def _paint_brain(
     sulcus += np.maximum(32 - side, 0) * np.clip(-z / 40, 0, 1) * np.float32(0.5)  # few folds on the skull base
     sylvian = np.hypot(z + 5 + np.float32(0.3) * y + waves[2] * 2, np.maximum(40 - side, 0))
     sylvian = np.hypot(sylvian, np.maximum(np.abs(y - 2) - 36, 0))
-    bridge = _ellipsoid(x, y, z, (0, -6, 0), (60, 36, 25))  # callosum, thalami, midbrain: no fissure here
+    bridge = ellipsoid(x, y, z, (0, -6, 0), (60, 36, 25))  # callosum, thalami, midbrain: no fissure here
     into = np.minimum(surface, sulcus - np.float32(0.45 * cistern_mm))
     into = np.minimum(into, sylvian - np.float32(1.4))
     into = np.minimum(into, np.maximum(side - 1, bridge))
-    palette.paint("gm", _ramp(into, edge_mm))
-    palette.paint("wm", _ramp(into - np.float32(ribbon_mm), 1.5 * edge_mm))
+    palette.paint("gm", ramp(into, edge_mm))
+    palette.paint("wm", ramp(into - np.float32(ribbon_mm), 1.5 * edge_mm))
 
     # Two sheets of noise meet in lines: vessels, where the lines run through fluid or along the cortex.
     vessel = np.float32(1.1) - np.hypot(waves[0], waves[1]) * 8
-    palette.paint("vessel", _ramp(np.minimum(vessel, 1 - into), edge_mm))
+    palette.paint("vessel", ramp(np.minimum(vessel, 1 - into), edge_mm))
 
     for centre, radii in (((11, -14, 3), (9, 14, 9)), ((13, 17, 9), (5, 12, 9)), ((26, 3, 1), (6, 15, 10))):
-        palette.paint("deep", _ramp(_ellipsoid(side, y, z, centre, radii), 2 * edge_mm))
+        palette.paint("deep", ramp(ellipsoid(side, y, z, centre, radii), 2 * edge_mm))
 
     low = z * np.float32(0.65)  # tubes drawn in a flattened space are taller than wide
     ventricle = np.full_like(x, -99)
@@ -227,25 +227,25 @@ def _paint_brain(
         ((24, -40, 6), (21, -60, 4), (5.0, 1.5)),
         ((25, -38, 4), (34, -14, -12), (4.5, 1.5)),
     ):
-        tube = _tube(side, y, low, start, end, (first * wide, last * wide))
-        ventricle = _union(ventricle, tube, 3)
-    caps = _ramp(ventricle + 2, 6) * np.float32(generator.uniform(0, 0.5))
-    palette.paint("ED", caps * _ramp(np.abs(y + 5) - 25, 10))  # bright caps around the horns, no tumour
+        horn = tube(side, y, low, start, end, (first * wide, last * wide))
+        ventricle = union(ventricle, horn, 3)
+    caps = ramp(ventricle + 2, 6) * np.float32(generator.uniform(0, 0.5))
+    palette.paint("ED", caps * ramp(np.abs(y + 5) - 25, 10))  # bright caps around the horns, no tumour
     ventricle = np.minimum(ventricle, side - np.float32(1.0))  # the septum stays
-    third = np.minimum(_ellipsoid(x, y, z, (0, -8, 0), (2.2 * wide, 17, 11)), 20 - np.abs(y))
-    palette.paint("csf", _ramp(np.maximum(ventricle, third), edge_mm))
-    choroid = _tube(side, y, z, (20, -36, 10), (13, -20, 16), (2.2, 0.8))
-    palette.paint("vessel", _ramp(np.minimum(choroid, ventricle), edge_mm) * np.float32(0.6))
+    third = np.minimum(ellipsoid(x, y, z, (0, -8, 0), (2.2 * wide, 17, 11)), 20 - np.abs(y))
+    palette.paint("csf", ramp(np.maximum(ventricle, third), edge_mm))
+    choroid = tube(side, y, z, (20, -36, 10), (13, -20, 16), (2.2, 0.8))
+    palette.paint("vessel", ramp(np.minimum(choroid, ventricle), edge_mm) * np.float32(0.6))
 
     # Folia: thin leaves that fan out from the roof of the fourth ventricle.
     leaf = np.cos(np.arctan2(z + 34 + waves[2], -y - 22 + waves[1]) * np.float32(17)) * np.float32(0.9)
-    palette.paint("csf", _ramp(np.maximum(cerebellum + 2, np.minimum(brainstem + 2, -14 - z)), edge_mm))
+    palette.paint("csf", ramp(np.maximum(cerebellum + 2, np.minimum(brainstem + 2, -14 - z)), edge_mm))
     brainstem = np.minimum(brainstem, -12 - z)
-    palette.paint("gm", _ramp(np.minimum(cerebellum - 1, cerebellum - np.float32(1.9) + leaf), 2 * edge_mm))
-    palette.paint("wm", _ramp(cerebellum - 10 + leaf * 5, 3 * edge_mm) * np.float32(0.8))
-    palette.paint("wm", _ramp(brainstem, edge_mm))
-    palette.paint("deep", _ramp(brainstem - 1, edge_mm) * np.float32(0.45))
-    palette.paint("csf", _ramp(_ellipsoid(x, y, z, (0, -37, -34), (5, 4, 9)), edge_mm))
+    palette.paint("gm", ramp(np.minimum(cerebellum - 1, cerebellum - np.float32(1.9) + leaf), 2 * edge_mm))
+    palette.paint("wm", ramp(cerebellum - 10 + leaf * 5, 3 * edge_mm) * np.float32(0.8))
+    palette.paint("wm", ramp(brainstem, edge_mm))
+    palette.paint("deep", ramp(brainstem - 1, edge_mm) * np.float32(0.45))
+    palette.paint("csf", ramp(ellipsoid(x, y, z, (0, -37, -34), (5, 4, 9)), edge_mm))
     return palette
 
 
@@ -312,24 +312,29 @@ def _paint_lesions(
         spread[(part > 0) & ~np.isin(part, np.unique(part[in_core]))] = _FAR
 
         tumour[(spread <= spread_edge) & (tumour == 0)] = ED
-        soft["ED"] = np.maximum(soft["ED"], _ramp(spread_edge - spread, 3 + edge_mm))
+        soft["ED"] = np.maximum(soft["ED"], ramp(spread_edge - spread, 3 + edge_mm))
         if lesion.enhancing:
             # The rim is closed towards the surface of the brain, too.
             dead = core * (1 + np.float32(0.12) * ragged) + np.maximum(6 - cerebrum, 0) * 3
             dead_edge = _threshold(dead, lesion.volume_ml * lesion.core_share * lesion.necrosis_share / voxel_ml)
             tumour[in_core] = np.where(dead <= dead_edge, NCR, ET)[in_core]
-            soft["ET"] = np.maximum(soft["ET"], _ramp(core_edge - core, edge_mm))
-            soft["NCR"] = np.maximum(soft["NCR"], _ramp(dead_edge - dead, 1.5 * edge_mm))
+            soft["ET"] = np.maximum(soft["ET"], ramp(core_edge - core, edge_mm))
+            soft["NCR"] = np.maximum(soft["NCR"], ramp(dead_edge - dead, 1.5 * edge_mm))
         else:
             tumour[in_core] = NCR
-            soft["NCR"] = np.maximum(soft["NCR"], _ramp(core_edge - core, 3 * edge_mm))
+            soft["NCR"] = np.maximum(soft["NCR"], ramp(core_edge - core, 3 * edge_mm))
     for name, share in soft.items():
         palette.paint(name, share)
     return tumour
 
 
 def make_brain(
-    generator: np.random.Generator, lesions: Sequence[Lesion], *, axes_mm: Sequence[Floats], spacing_mm: Sequence[float]
+    generator: np.random.Generator,
+    lesions: Sequence[Lesion],
+    *,
+    axes_mm: Sequence[Floats],
+    spacing_mm: Sequence[float],
+    edge_mm: float | None = None,
 ) -> Brain:
     """Build one brain with its tumour.
 
@@ -337,19 +342,21 @@ def make_brain(
         generator: draws the head; what it draws does not depend on the grid.
         lesions: the tumour; the largest first.
         axes_mm: head coordinates of the voxels along x, y and z, in any direction.
-        spacing_mm: voxel sides, which set how sharp an edge can be.
+        spacing_mm: voxel sides.
+        edge_mm: width of the border between two tissues; by default what the longest voxel side can show.
     """
     near = [np.flatnonzero(np.abs(axis) <= side / 2) for axis, side in zip(axes_mm, HEAD_MM, strict=True)]
     box_mm = [axis[index] for axis, index in zip(axes_mm, near, strict=True)]
     bumps = smooth_noise(generator, 28, box_mm)
     cerebrum, cerebellum, brainstem = outlines = _outlines(box_mm, generator.uniform(0.93, 1.0, size=3), bumps)
-    hull = _union(_union(cerebrum, cerebellum, 8), brainstem, 8)
+    hull = union(union(cerebrum, cerebellum, 8), brainstem, 8)
     inside: npt.NDArray[np.bool_] = ndimage.binary_fill_holes(hull > 0)
     waves = [smooth_noise(generator, 10, box_mm)[inside] for _ in range(3)]
     ragged, lumpy = (smooth_noise(generator, scale_mm, box_mm)[inside] for scale_mm in (7, 12))
     cerebrum, cerebellum, brainstem = (outline[inside] for outline in outlines)
     points = [np.broadcast_to(axis, inside.shape)[inside] for axis in np.ix_(*box_mm)]
-    edge_mm = max(1.0, 0.7 * float(np.max(spacing_mm)))
+    if edge_mm is None:
+        edge_mm = max(1.0, 0.7 * float(np.max(spacing_mm)))
 
     palette = _paint_brain(
         generator,

@@ -1,160 +1,34 @@
-"""Synthetic cohorts: BraTS-like scans of made-up brains with made-up gliomas, for tests, demos and teaching.
+"""Synthetic cohorts: scans of made-up brains with made-up gliomas, for tests, demos and teaching.
 
-They hold what a pipeline meets in real scans (four contrasts of one head, scanner-dependent intensities, bias field,
-Rician noise after Gudbjartsson and Patz 1995, nested regions, cases without ET or with several lesions) and belong to
-no patient.
+They hold what a pipeline meets in real scans (several contrasts of one head, scanner-dependent intensities, bias field,
+Rician noise, nested regions, cases without ET or with several lesions, sequences that were never taken) and belong to
+no patient. How they come about stands in :mod:`brats_pipeline.synthesis`; this file writes them as datasets name them.
 """
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from brats_pipeline.anatomy import ED, ET, HEAD_MM, NCR, TISSUES, Floats, Lesion, make_brain, smooth_noise
-from transforms.labels import CONVENTIONS, MODALITIES, REGIONS, Convention, convention
+from brats_pipeline.anatomy import ED, ET, NCR
+from brats_pipeline.files import write_atomically
+from brats_pipeline.synthesis import PhantomCase, PhantomSlices, make_case, make_slices
+from transforms.labels import CONVENTIONS, REGIONS, Convention, convention
 from transforms.nifti import write_nifti
+from transforms.slices import CHANNELS, write_masks
+
+__all__ = ["LAYOUTS", "PhantomCase", "PhantomSlices", "make_case", "make_slices", "to_convention", "write_cohort"]
 
 TISSUE_REGION = {NCR: "TC", ED: "WT", ET: "ET"}
 """Value of :attr:`PhantomCase.tumour` to the innermost region that the tissue belongs to."""
-
-_MIDDLE_MM = np.array([-119.5, 119.5, 77.0])  # of a BraTS volume (240 x 240 x 155 voxels, origin (0, 239, 0) in RAS)
-_SMALLEST_MM = 96.0
-
-# Signal relative to white matter, in the order of TISSUES: csf, gm, wm, deep, vessel, ED, ET, NCR.
-_SIGNAL = {
-    "t1c": (0.38, 0.76, 1.00, 0.86, 2.00, 0.80, 1.75, 0.52),
-    "t1": (0.36, 0.73, 1.00, 0.85, 0.70, 0.78, 0.76, 0.52),
-    "t2": (2.50, 1.30, 0.88, 1.08, 0.70, 1.75, 1.50, 2.05),
-    "flair": (0.28, 1.12, 0.92, 1.02, 0.60, 1.62, 1.42, 0.85),
-}
-_NON_ENHANCING = {"t1c": 0.66, "t1": 0.64, "t2": 1.90, "flair": 1.40}
-
-
-@dataclass(frozen=True)
-class PhantomCase:
-    """One synthetic examination, in LPS array order.
-
-    Args:
-        images: modality to its scan, ``(x, y, z)`` int16, exactly 0 outside the brain and at least 1 inside.
-        tumour: ``(x, y, z)`` uint8: 0 none, 1 necrotic or non-enhancing core, 2 edema, 3 enhancing.
-        affine: ``(4, 4)``, voxel to RAS millimetres.
-    """
-
-    images: Mapping[str, npt.NDArray[np.int16]]
-    tumour: npt.NDArray[np.uint8]
-    affine: npt.NDArray[np.float64]
-
-
-def _three(spacing_mm: float | Sequence[float]) -> tuple[float, float, float]:
-    """One side for all axes, or one for each."""
-    sides = [float(side) for side in np.atleast_1d(spacing_mm)]
-    if len(sides) == 1:
-        sides *= 3
-    if len(sides) != 3 or min(sides) <= 0:
-        raise ValueError(f"spacing_mm must be one or three positive lengths, got {spacing_mm!r}")
-    return sides[0], sides[1], sides[2]
-
-
-def _draw_lesions(generator: np.random.Generator) -> list[Lesion]:
-    """Draw the lesions of one head, the largest first: 1 head in 5 has several, 1 in 5 does not enhance."""
-    enhancing = bool(generator.random() < 0.8)
-    count = int(generator.integers(2, 5)) if generator.random() < 0.2 else 1
-    total_ml = float(np.exp(generator.uniform(np.log(6), np.log(140))))
-    shares = np.array([1.0, *generator.uniform(0.08, 0.5, size=count - 1)])
-    lesions: list[Lesion] = []
-    for volume_ml in total_ml * shares / shares.sum():
-        for _ in range(50):  # apart from the others, if there is room
-            direction = generator.standard_normal(3)
-            offset = direction / np.linalg.norm(direction) * generator.random() ** (1 / 3) * (26, 58, 36)
-            centre = np.add(offset, (np.copysign(18, offset[0]), -4, 14))
-            if all(np.linalg.norm(centre - other.centre_mm) > 38 for other in lesions):
-                break
-        lesions.append(
-            Lesion(
-                centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
-                stretch=tuple(generator.uniform(0.8, 1.25, size=3).tolist()),
-                volume_ml=float(volume_ml),
-                core_share=float(generator.uniform(0.2, 0.6)),
-                necrosis_share=float(generator.uniform(0.15, 0.6)),
-                enhancing=enhancing,
-            )
-        )
-    return lesions
-
-
-def _scan(
-    signal: Floats, inside: npt.NDArray[np.bool_], bias: Floats, generator: np.random.Generator
-) -> npt.NDArray[np.int16]:
-    """Turn the signal of each brain voxel into a scan: bias field, noise, the scanner's own scale."""
-    scale = np.exp(generator.uniform(np.log(250), np.log(1500)))
-    noise = np.float32(generator.uniform(0.025, 0.05))
-    real, imaginary = generator.standard_normal((2, len(signal)), dtype=np.float32) * noise
-    seen = np.hypot(signal * bias + real, imaginary)
-    scan = np.zeros(inside.shape, dtype=np.int16)
-    scan[inside] = np.clip(np.rint(seen * np.float32(scale)), 1, np.iinfo(np.int16).max)
-    return scan
-
-
-def make_case(
-    seed: int | Sequence[int],
-    *,
-    shape: tuple[int, int, int] = (240, 240, 155),
-    spacing_mm: float | Sequence[float] = 1.0,
-) -> PhantomCase:
-    """Make one synthetic case.
-
-    Args:
-        seed: the case; the same seed on another grid shows the same head.
-        shape: voxels along x, y and z.
-        spacing_mm: voxel sides, one for all axes or one each. ``shape * spacing_mm`` is the field of view; the head
-            lies in its middle and is drawn smaller where it would not fit.
-
-    Raises:
-        ValueError: the field of view is smaller than 96 mm, or an argument makes no sense.
-    """
-    sides = _three(spacing_mm)
-    if len(shape) != 3:
-        raise ValueError(f"shape must have three axes, got {shape}")
-    field_mm = np.multiply(shape, sides)
-    if min(field_mm) < _SMALLEST_MM:
-        raise ValueError(
-            f"a field of view of {'x'.join(f'{side:g}' for side in field_mm)} mm is too small for a head; "
-            f"shape times spacing_mm must be at least {_SMALLEST_MM:g} mm along each axis"
-        )
-    shrink = float(min(1.0, *(field_mm / HEAD_MM)))
-    direction = np.array([-1.0, -1.0, 1.0])
-    axes_mm = [
-        ((np.arange(count) - (count - 1) / 2) * side * sign / shrink).astype(np.float32)
-        for count, side, sign in zip(shape, sides, direction, strict=True)
-    ]
-    # One stream for each step, so that none of them shifts the draws of another.
-    head_rng, tumour_rng, texture_rng, scanner_rng, noise_rng = map(
-        np.random.default_rng, np.random.SeedSequence(seed).spawn(5)
-    )
-    lesions = _draw_lesions(tumour_rng)
-    brain = make_brain(head_rng, lesions, axes_mm=axes_mm, spacing_mm=[side / shrink for side in sides])
-    texture = smooth_noise(texture_rng, 5, axes_mm)[brain.inside]
-    coil = smooth_noise(texture_rng, 70, axes_mm)[brain.inside]
-    images = {}
-    for modality in MODALITIES:
-        table = np.array(_SIGNAL[modality], dtype=np.float32)
-        if not lesions[0].enhancing:
-            table[TISSUES.index("NCR")] = _NON_ENHANCING[modality]
-        lesion = slice(TISSUES.index("ED"), None)
-        table[lesion] *= scanner_rng.uniform(0.88, 1.1, size=3).astype(np.float32)
-        signal = (table @ brain.tissue) * (1 + np.float32(0.03) * texture)
-        bias = np.exp(np.float32(scanner_rng.uniform(0.03, 0.12)) * coil)
-        images[modality] = _scan(signal, brain.inside, bias, noise_rng)
-    tumour = np.zeros(shape, dtype=np.uint8)
-    tumour[brain.inside] = brain.tumour
-    affine = np.diag([*(direction * sides), 1.0])
-    affine[:3, 3] = _MIDDLE_MM - direction * sides * (np.array(shape) - 1) / 2
-    return PhantomCase(images=images, tumour=tumour, affine=affine)
 
 
 def to_convention(tumour: npt.NDArray[np.uint8], name: str) -> npt.NDArray[np.uint8]:
@@ -190,28 +64,47 @@ class _Layout:
         file: name of a file of ``{case}``, with ``{kind}`` from ``kinds``.
         kinds: how the four modalities and the label map are called there.
         graded: cases lie in folders HGG and LGG.
+        cyst: the label of a cyst, which the necrosis of an enhancing tumour is written as.
     """
 
     convention: str
     case: str
-    file: str
-    kinds: Mapping[str, str]
+    file: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
     graded: bool = False
+    cyst: int | None = None
 
 
 _T1CE = {"t1c": "t1ce", "t1": "t1", "t2": "t2", "flair": "flair", "label": "seg"}
 _T1N = {"t1c": "t1c", "t1": "t1n", "t2": "t2w", "flair": "t2f", "label": "seg"}
 _OWN = {"t1c": "t1c", "t1": "t1", "t2": "t2", "flair": "flair", "label": "seg"}
 
-# A dataset of one file per modality is a row here; one that stacks modalities or slices (MSD, LGG) needs a writer
-# beside _write_files.
+
+def _challenge(name: str, convention: str, time: str = "000", *, cyst: int | None = None) -> _Layout:
+    """The naming of BraTS since 2023, for one of its challenges."""
+    return _Layout(convention, f"BraTS-{name}-{{number:05}}-{time}", "{case}-{kind}.nii.gz", _T1N, cyst=cyst)
+
+
 LAYOUTS: Mapping[str, _Layout] = {
     "brats2017": _Layout("brats2017", "Brats18_SYN01_{number}_1", "{case}_{kind}.nii.gz", _T1CE, graded=True),
     "brats2020": _Layout("brats2017", "BraTS20_Training_{number:03}", "{case}_{kind}.nii.gz", _T1CE),
     "brats2021": _Layout("brats2017", "BraTS2021_{number:05}", "{case}_{kind}.nii.gz", _T1CE),
-    "brats2023": _Layout("brats2023", "BraTS-GLI-{number:05}-000", "{case}-{kind}.nii.gz", _T1N),
+    "brats2023": _challenge("GLI", "brats2023"),
+    "brats2023-ssa": _challenge("SSA", "brats2023"),
+    "brats2023-ped": _challenge("PED", "brats2023"),
+    "brats2023-men": _challenge("MEN", "brats2023"),
+    "brats2023-met": _challenge("MET", "brats2023"),
+    "brats2024-gli": _challenge("GLI", "brats2024-gli", "100"),  # after treatment, examinations count from 100
+    "brats2024-ped": _challenge("PED", "brats2024-ped", cyst=3),
+    "brats2024-met": _challenge("MET", "brats2024-met"),
     "plain": _Layout("brats2017", "case_{index:03}", "{kind}.nii.gz", _OWN),
+    "msd": _Layout("msd", "BRATS_{number:03}"),
+    "lgg": _Layout("lgg", "TCGA_{site}_{patient}_{date}"),
 }
+"""Layout to its naming. ``msd`` is one 4-D file a case with a ``dataset.json``, ``lgg`` a folder of TIFF slices."""
+
+_MSD_CHANNELS = {"FLAIR": "flair", "T1w": "t1", "t1gd": "t1c", "T2w": "t2"}
+_SITES = ("ZA", "ZB", "ZA", "ZC", "ZA", "ZB")  # institutions that do not exist, of unequal size
 
 
 def _nifti(voxels: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], axes: str) -> nib.Nifti1Image:
@@ -225,6 +118,14 @@ def _nifti(voxels: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], axe
     return turned
 
 
+def _labels(case: PhantomCase, layout: _Layout, convention: str) -> npt.NDArray[np.uint8]:
+    """The label map of a case; a cyst stands for the necrosis where the layout knows one."""
+    labels = to_convention(case.tumour, convention)
+    if layout.cyst is not None and convention == layout.convention and (case.tumour == ET).any():
+        labels[case.tumour == NCR] = layout.cyst
+    return labels
+
+
 def _write_files(
     out: Path, case: PhantomCase, index: int, layout: _Layout, *, convention: str, orientation: str, labels: bool
 ) -> Path:
@@ -235,11 +136,86 @@ def _write_files(
         folder = out / ("HGG" if (case.tumour == ET).any() else "LGG") / name
     arrays: dict[str, npt.NDArray[np.generic]] = dict(case.images)
     if labels:
-        arrays["label"] = to_convention(case.tumour, convention)
+        arrays["label"] = _labels(case, layout, convention)
     for key, voxels in arrays.items():
         path = folder / layout.file.format(case=name, kind=layout.kinds[key])
         write_nifti(path, _nifti(voxels, case.affine, orientation))
     return folder
+
+
+def _write_stack(
+    out: Path, case: PhantomCase, index: int, layout: _Layout, *, convention: str, orientation: str, labels: bool
+) -> Path:
+    """Write one case as one 4-D file; returns it."""
+    name = f"{layout.case.format(number=index + 1)}.nii.gz"
+    path = out / ("imagesTr" if labels else "imagesTs") / name
+    stack = np.stack([case.images[modality] for modality in _MSD_CHANNELS.values()], axis=-1)
+    write_nifti(path, _nifti(stack, case.affine, orientation))
+    if labels:
+        write_nifti(out / "labelsTr" / name, _nifti(_labels(case, layout, convention), case.affine, orientation))
+    return path
+
+
+def _write_decathlon(out: Path, images: Sequence[Path], *, convention: str, labels: bool) -> None:
+    """Write the ``dataset.json`` of the Medical Segmentation Decathlon."""
+    tissues = CONVENTIONS[convention].tissues
+    training = [{"image": f"./imagesTr/{path.name}", "label": f"./labelsTr/{path.name}"} for path in images if labels]
+    test = [f"./imagesTs/{path.name}" for path in images if not labels]
+    description = {
+        "name": "BRATS",
+        "description": "Synthetic brains with synthetic gliomas",
+        "reference": "none: no patient was scanned",
+        "licence": "as the program that wrote it",
+        "release": "1.0",
+        "tensorImageSize": "4D",
+        "modality": {str(channel): name for channel, name in enumerate(_MSD_CHANNELS)},
+        "labels": {"0": "background"} | {str(value): tissue for value, tissue in tissues.items()},
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": training,
+        "test": test,
+    }
+    write_atomically(out / "dataset.json", json.dumps(description, indent=2) + "\n")
+
+
+def _write_slices(out: Path, case: PhantomSlices, index: int, seed: int, *, labels: bool, missing: bool) -> Path:
+    """Write one patient as a folder of slices with their masks; returns it."""
+    generator = np.random.default_rng((seed, index, 1))
+    year, month, day = (int(value) for value in generator.integers((1990, 1, 1), (2004, 13, 29)))
+    name = LAYOUTS["lgg"].case.format(
+        site=_SITES[index % len(_SITES)], patient=9001 + index, date=f"{year}{month:02}{day:02}"
+    )
+    images = dict(case.images)
+    if missing and index % 5 == 3:
+        absent = ("t1c",) if index % 10 == 3 else ("t1", "t1c")
+        images |= dict.fromkeys(absent, images["flair"])
+    stems = [f"{name}_{number + 1}" for number in range(case.tumour.shape[2])]
+    order = sorted(CHANNELS, key=CHANNELS.__getitem__)
+    for number, stem in enumerate(stems):
+        picture = np.stack([images[modality][:, :, number].T for modality in order], axis=-1)
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="TIFF")
+        write_atomically(out / name / f"{stem}.tif", buffer.getvalue())
+    if labels:
+        write_masks(out / name, stems, case.tumour.astype(np.uint8))
+    return out / name
+
+
+def _refuse(layout: str, cases: int, convention: str | None, orientation: str, spacing: bool) -> None:
+    """Refuse what cannot be written."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; a phantom can be written as {', '.join(LAYOUTS)}")
+    if cases < 1:
+        raise ValueError(f"a cohort needs at least one case, got {cases}")
+    if len(orientation) != 3 or any(len(set(pair) & set(orientation)) != 1 for pair in ("LR", "PA", "IS")):
+        raise ValueError(f"orientation must name one of L/R, P/A and I/S per axis, such as LPS, got {orientation!r}")
+    if layout != "lgg":
+        _nested(convention or LAYOUTS[layout].convention)
+    elif convention not in (None, "lgg") or orientation != "LPS" or spacing:
+        raise ValueError(
+            "slices of layout lgg hold one binary mask and carry neither an orientation nor voxel sides; leave "
+            "convention, orientation and spacing_mm as they are"
+        )
 
 
 def write_cohort(
@@ -250,9 +226,10 @@ def write_cohort(
     seed: int = 0,
     convention: str | None = None,
     orientation: str = "LPS",
-    shape: tuple[int, int, int] = (240, 240, 155),
-    spacing_mm: float | Sequence[float] = 1.0,
+    shape: tuple[int, int, int] | None = None,
+    spacing_mm: float | Sequence[float] | None = None,
     labels: bool = True,
+    missing_sequences: bool = True,
     on_case: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Write a synthetic cohort in the naming of a public dataset.
@@ -264,33 +241,37 @@ def write_cohort(
         seed: of the cohort.
         convention: label convention, by default the layout's own.
         orientation: direction in which each array axis grows, such as ``"LPS"`` (BraTS) or ``"RAS"``.
-        shape: voxels along x, y and z, in LPS order; another orientation permutes them.
-        spacing_mm: voxel sides, one for all axes or one each, in LPS order.
+        shape: voxels along x, y and z, in LPS order; another orientation permutes them. By default 240x240x155; for
+            slices 256 columns, 256 rows and 20 to 30 slices, and the whole head in the picture whatever the shape.
+        spacing_mm: voxel sides, one for all axes or one each, in LPS order; by default 1 mm. Slices have none.
         labels: whether to write label maps.
+        missing_sequences: in layout ``lgg``, the 4th, 9th, 14th ... patient lacks a sequence, in whose channel stands
+            a copy of FLAIR, as in the real set: post-contrast T1, or (the 9th, 19th ...) both T1. False: none does.
         on_case: called with the id of each finished case.
 
     Returns:
-        The case folders, in order.
+        The case folders, in order; for layout ``msd`` the 4-D files.
 
     Raises:
         ValueError: a name is unknown, or the field of view cannot hold a head.
         PipelineError: ``out`` cannot be written.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; a phantom can be written as {', '.join(LAYOUTS)}")
-    if cases < 1:
-        raise ValueError(f"a cohort needs at least one case, got {cases}")
-    if len(orientation) != 3 or any(len(set(pair) & set(orientation)) != 1 for pair in ("LR", "PA", "IS")):
-        raise ValueError(f"orientation must name one of L/R, P/A and I/S per axis, such as LPS, got {orientation!r}")
-    scheme = LAYOUTS[layout]
-    written_as = _nested(convention or scheme.convention).name
-    folders = []
+    _refuse(layout, cases, convention, orientation, spacing_mm is not None)
+    out, scheme = Path(out), LAYOUTS[layout]
+    written_as = convention or scheme.convention
+    write_case = _write_stack if layout == "msd" else _write_files
+    written = []
     for index in range(cases):
-        case = make_case((seed, index), shape=shape, spacing_mm=spacing_mm)
-        folder = _write_files(
-            Path(out), case, index, scheme, convention=written_as, orientation=orientation, labels=labels
-        )
-        folders.append(folder)
+        if layout == "lgg":
+            patient = make_slices((seed, index), shape=shape or (256, 256, None))
+            path = _write_slices(out, patient, index, seed, labels=labels, missing=missing_sequences)
+        else:
+            sides = 1.0 if spacing_mm is None else spacing_mm
+            case = make_case((seed, index), shape=shape or (240, 240, 155), spacing_mm=sides)
+            path = write_case(out, case, index, scheme, convention=written_as, orientation=orientation, labels=labels)
+        written.append(path)
         if on_case is not None:
-            on_case(folder.name)
-    return folders
+            on_case(path.name.removesuffix(".nii.gz"))
+    if layout == "msd":
+        _write_decathlon(out, written, convention=written_as, labels=labels)
+    return written

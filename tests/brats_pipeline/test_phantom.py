@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from brats_pipeline import phantom
+from brats_pipeline import synthesis
 from brats_pipeline.anatomy import TISSUES, make_brain
 from brats_pipeline.phantom import LAYOUTS, make_case, to_convention, write_cohort
 from transforms.labels import CONVENTIONS, MODALITIES, convention
@@ -132,7 +132,7 @@ def tissues():
         return brains[0]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(phantom, "make_brain", remember)
+        patch.setattr(synthesis, "make_brain", remember)
         case = make_case((1, 2), shape=(120, 120, 96), spacing_mm=1.6)
     shares = np.zeros((len(TISSUES), *case.tumour.shape))
     shares[:, brains[0].inside] = brains[0].tissue
@@ -246,11 +246,22 @@ NAMES = {
     "brats2020": (r"BraTS20_Training_001", "{case}_t1ce.nii.gz", "{case}_seg.nii.gz"),
     "brats2021": (r"BraTS2021_00001", "{case}_t1ce.nii.gz", "{case}_seg.nii.gz"),
     "brats2023": (r"BraTS-GLI-00001-000", "{case}-t1c.nii.gz", "{case}-seg.nii.gz"),
+    "brats2023-ssa": (r"BraTS-SSA-00001-000", "{case}-t1c.nii.gz", "{case}-seg.nii.gz"),
+    "brats2023-ped": (r"BraTS-PED-00001-000", "{case}-t1c.nii.gz", "{case}-seg.nii.gz"),
+    "brats2023-men": (r"BraTS-MEN-00001-000", "{case}-t1c.nii.gz", "{case}-seg.nii.gz"),
+    "brats2023-met": (r"BraTS-MET-00001-000", "{case}-t1c.nii.gz", "{case}-seg.nii.gz"),
+    "brats2024-gli": (r"BraTS-GLI-00001-100", "{case}-t1n.nii.gz", "{case}-seg.nii.gz"),
+    "brats2024-ped": (r"BraTS-PED-00001-000", "{case}-t2w.nii.gz", "{case}-seg.nii.gz"),
+    "brats2024-met": (r"BraTS-MET-00001-000", "{case}-t2f.nii.gz", "{case}-seg.nii.gz"),
     "plain": (r"case_000", "t1c.nii.gz", "seg.nii.gz"),
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_tested():
+    assert set(NAMES) | {"msd", "lgg"} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("layout", NAMES)
 def test_files_bear_the_names_of_their_layout(layout, tmp_path):
     (folder,) = write_cohort(tmp_path, cases=1, layout=layout, **SMALL)
     pattern, t1c, label = NAMES[layout]
