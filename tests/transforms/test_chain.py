@@ -188,6 +188,38 @@ def test_an_answer_that_is_not_nested_is_written_nested(chains, head, write_case
     np.testing.assert_array_equal(np.asarray(nib.load(result["pred_path"]).dataobj), np.where(labels == 4, 4, 0))
 
 
+def test_the_first_modality_lends_its_header(chains, head, write_case):
+    before, after, _ = chains
+    images, labels = head()
+    affine = affine_of("LPS", (1, 1, 1), (4, 5, 6), 12)
+    item = write_case(images, labels, affine, case_id="headers", make=with_header("both"))
+    nib.save(with_header("sform only")(images[0], affine), item["image"][0])
+    _, result = answer(before, after, item)
+    assert_same_header(result["pred_path"], item["image"][0])
+    assert int(nib.load(result["pred_path"]).header["qform_code"]) == 0
+
+
+def test_probabilities_are_brought_back_before_they_are_cut(chains, write_case):
+    """A slope that crosses one half between two voxels of 1 mm is cut there, on voxels of 0.5 mm."""
+    before, after, _ = chains
+    images = np.random.default_rng(0).integers(1, 1000, (4, 24, 8, 8)).astype(np.int16)
+    item = write_case(images, affine=affine_of("LPS", (0.5, 0.5, 0.5)), case_id="slope")
+
+    def probability(image_affine, count):
+        x_mm = image_affine[0, 0] * np.arange(count) + image_affine[0, 3]
+        return np.clip(0.5 - 0.08 * (x_mm + 5.3), 0.01, 0.99)
+
+    case = before(item)
+    slope = torch.as_tensor(probability(case["image"].affine.numpy(), case["image"].shape[1]))
+    case["pred"] = torch.full((3, *case["image"].shape[1:]), -SURE)
+    case["pred"][REGIONS.index("WT")] = torch.logit(slope)[:, None, None].float()
+    written = np.asarray(nib.load(after(case)["pred_path"]).dataobj)
+    expected = np.where(probability(nib.load(item["image"][0]).affine, 24) > 0.5, 2, 0)
+    inner = slice(2, -2)  # beyond the outermost voxel of 1 mm there is nothing to interpolate
+    np.testing.assert_array_equal(written[inner, 3, 3], expected[inner])
+    assert 0 < (expected[inner] == 2).mean() < 1
+
+
 # --- what the network sees -------------------------------------------------------------------------------------------
 
 
