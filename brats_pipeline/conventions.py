@@ -25,19 +25,25 @@ class LabelCount:
 
     Args:
         voxels: label value to number of voxels.
-        voxel_ml: volume of one voxel.
+        voxel_ml: volume of one voxel; None for slices, which carry no voxel size.
     """
 
     voxels: Mapping[int, int]
-    voxel_ml: float
+    voxel_ml: float | None
 
-    def volume_ml(self, values: Iterable[int]) -> float:
-        """Volume of all voxels that hold one of the values."""
-        return sum(self.voxels.get(value, 0) for value in values) * self.voxel_ml
+    def number(self, values: Iterable[int]) -> int:
+        """Number of voxels that hold one of the values."""
+        return sum(self.voxels.get(value, 0) for value in values)
+
+    def size(self, values: Iterable[int]) -> float:
+        """Volume in ml of the voxels that hold one of the values, or their number where voxels have no size."""
+        return self.number(values) * (1 if self.voxel_ml is None else self.voxel_ml)
 
 
-def volume_of_voxel_ml(affine: npt.NDArray[Any]) -> float:
-    """Volume of one voxel of a ``(4, 4)`` affine."""
+def volume_of_voxel_ml(affine: npt.NDArray[Any] | None) -> float | None:
+    """Volume of one voxel of a ``(4, 4)`` affine; None without one."""
+    if affine is None:
+        return None
     return float(abs(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000
 
 
@@ -89,6 +95,8 @@ READINGS: Mapping[str, Readings] = {
     "MET": Readings(("brats2023", "brats2017", "brats2024-met")),
     "PED": Readings(("brats2023", "brats2024-ped", "brats2017"), has_default=False),
     "MEN-RT": Readings(("men-rt",)),
+    "msd": Readings(("msd",)),
+    "lgg": Readings(("lgg",)),
 }
 """Kind of cohort (:func:`kind_of`) to its readings; every other kind (plain folders too) has those of a glioma, and
 more where these do not fit."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+import warnings
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,79 +24,121 @@ from brats_pipeline.cases import (
     count_labels,
     decide_conventions,
     find_cases,
-    missing_modalities,
+    listing_defects,
     settle_conventions,
     without_labels,
 )
 from brats_pipeline.conventions import LabelCount
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
+from brats_pipeline.layouts import institution_of, modalities_of
+from brats_pipeline.stacks import is_stack
 from transforms.labels import MODALITIES, convention
 
 SCHEMA_VERSION = 1
 STRATA = 3
-"""Patients are spread over the folds by terciles of tumour volume, or fewer strata where patients are few."""
+"""Patients are spread over the folds by terciles of tumour volume, or fewer strata where patients are few, and by
+institution where the names tell it; institutions with fewer patients than folds are taken together."""
 
 Item = dict[str, Any]
-"""``case_id``, ``patient_id``, ``convention``, ``layout``, ``image`` (four paths in the order of
-:data:`transforms.labels.MODALITIES`), ``label`` and ``fold`` where there are any."""
+"""``case_id``, ``patient_id``, ``convention``, ``layout``, ``modalities`` (the names that the case has, in the order of
+:data:`transforms.labels.MODALITIES`), ``image``, and where there are any ``channels``, ``label`` and ``fold``.
+
+``image`` lists one path for each modality; with ``channels`` (modality to channel within a file) it lists the one file
+that holds them all, or the slices in their order. ``label`` is a path, or the list of the masks of the slices."""
 
 
-def _path(case: Case, source: Source) -> str:
-    if len(source.paths) != 1 or source.channel is not None:
+def _paths(source: Source) -> str | list[str]:
+    paths = [str(path) for path in source.paths]
+    return paths if is_stack(source) else paths[0]
+
+
+def _check_modalities(case_id: str, have: Sequence[str], wanted: Sequence[str]) -> None:
+    if missing := [modality for modality in wanted if modality not in have]:
         raise CaseError(
-            case.case_id, f"layout {case.layout} has no file of its own for each image; it cannot be listed"
+            case_id,
+            f"lacks {', '.join(missing)} (has {', '.join(have) or 'none'}); all of {', '.join(wanted)} are needed",
         )
-    return str(source.paths[0])
 
 
-def case_items(cases: Sequence[Case]) -> list[Item]:
+def case_items(cases: Sequence[Case], *, modalities: Sequence[str] = MODALITIES) -> list[Item]:
     """The datalist items of cases, in their order.
 
+    Args:
+        cases: what to list.
+        modalities: those that every case must have; what else a case has is listed too.
+
     Raises:
-        CaseError: a case lacks a modality; the message names it.
+        CaseError: a case lacks a modality, or its list of files has a defect; the message names it.
     """
     items = []
     for case in cases:
-        if missing := missing_modalities(case):
-            have = ", ".join(case.images) or "none"
-            raise CaseError(
-                case.case_id, f"lacks {', '.join(missing)} (has {have}); all of {', '.join(MODALITIES)} are needed"
-            )
+        _check_modalities(case.case_id, tuple(case.images), modalities)
+        if defects := listing_defects(case):
+            raise CaseError(case.case_id, "; ".join(defects))
         item: Item = {
             "case_id": case.case_id,
             "patient_id": case.patient_id,
             "convention": case.convention,
             "layout": case.layout,
-            "image": [_path(case, case.images[modality]) for modality in MODALITIES],
+            "modalities": list(case.images),
         }
+        channels = {modality: source.channel for modality, source in case.images.items()}
+        if None in channels.values():
+            item["image"] = [str(source.paths[0]) for source in case.images.values()]
+        else:
+            item["image"] = [str(path) for source in list(case.images.values())[:1] for path in source.paths]
+            item["channels"] = channels
         if case.label is not None:
-            item["label"] = _path(case, case.label)
+            item["label"] = _paths(case.label)
         items.append(item)
     return items
 
 
-def _folds(cases: Sequence[Case], tumour_ml: Sequence[float], *, folds: int, seed: int) -> list[int]:
-    """The fold of each case: no patient in two, the volumes spread evenly."""
+def _folds(
+    cases: Sequence[Case], sizes: Sequence[float], groups: Mapping[str, str], *, folds: int, seed: int
+) -> list[int]:
+    """The fold of each case: no group in two, sizes and institutions spread evenly.
+
+    Args:
+        cases: what to split.
+        sizes: of the tumour of each case.
+        groups: case id to the group that stays together.
+        folds: number of folds.
+        seed: decides among equal splits.
+    """
     from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped, unused-ignore]
 
-    volumes = defaultdict(list)
-    for case, volume in zip(cases, tumour_ml, strict=True):
-        volumes[case.patient_id].append(volume)
-    patients = sorted(volumes, key=lambda patient: (np.mean(volumes[patient]), patient))
+    held: dict[str, list[float]] = defaultdict(list)
+    site: dict[str, str] = {}
+    for case, size in zip(cases, sizes, strict=True):
+        held[groups[case.case_id]].append(size)
+        site.setdefault(groups[case.case_id], institution_of(case.patient_id) or "")
+    patients = sorted(held, key=lambda patient: (np.mean(held[patient]), patient))
     if len(patients) < folds:
         raise PipelineError(
             f"{folds} folds need {folds} patients with a label map, there are {len(patients)}; "
             f"ask for at most {len(patients)} folds or add cases"
         )
-    # Each stratum holds at least as many patients as there are folds, so that every fold gets one of each.
+    # Each stratum of sizes holds at least as many patients as there are folds, so that every fold gets one of each.
     strata = min(STRATA, len(patients) // folds)
-    stratum = {patient: rank * strata // len(patients) for rank, patient in enumerate(patients)}
-    split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
-        np.zeros(len(cases)), [stratum[case.patient_id] for case in cases], [case.patient_id for case in cases]
-    )
+    many = {name for name, number in Counter(site.values()).items() if number >= folds}
+    stratum = {
+        patient: (rank * strata // len(patients), site[patient] if site[patient] in many else "")
+        for rank, patient in enumerate(patients)
+    }
+    number_of = {told: number for number, told in enumerate(sorted(set(stratum.values())))}
+    with warnings.catch_warnings():
+        # A size at one institution may occur in fewer patients than there are folds: then some folds have none.
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        split = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
+            np.zeros(len(cases)),
+            [number_of[stratum[groups[case.case_id]]] for case in cases],
+            [groups[case.case_id] for case in cases],
+        )
+        chosen_of = [chosen for _, chosen in split]
     fold_of = np.empty(len(cases), dtype=int)
-    for fold, (_, chosen) in enumerate(split):
+    for fold, chosen in enumerate(chosen_of):
         fold_of[chosen] = fold
     return fold_of.tolist()
 
@@ -106,10 +149,11 @@ def split_cases(
     folds: int = 5,
     seed: int = 0,
     name: str = "cohort",
+    modalities: Sequence[str] | None = None,
     workers: int = 2,
     on_case: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """Split a cohort into folds by patient, stratified by the volume of the whole tumour.
+    """Split a cohort into folds by patient, stratified by the volume of the whole tumour and by institution.
 
     Args:
         cases: a cohort in any order; conventions that are still open are decided here. Cases without a label map are
@@ -117,6 +161,7 @@ def split_cases(
         folds: number of folds, at least 2.
         seed: the same seed and cases give the same folds.
         name: of the datalist.
+        modalities: those that every case must have; by default those of the cohort's layouts.
         workers: threads that read label maps.
         on_case: called with the id of each case whose label map was read.
 
@@ -125,41 +170,48 @@ def split_cases(
 
     Raises:
         PipelineError: there are fewer labelled patients than folds, or a convention is ambiguous.
-        CaseError: a case lacks a modality, or its label map cannot be read.
+        CaseError: a case lacks a modality, or its list of files has a defect, or its label map cannot be read.
     """
     if folds < 2:
         raise ValueError(f"folds must be at least 2, got {folds}")
     cases = sorted(cases, key=lambda case: case.case_id)
-    case_items(cases)  # refuse what cannot be listed before the label maps are read
+    layouts = {case.layout for case in cases}
+    wanted = modalities or [name for name in MODALITIES if all(name in modalities_of(layout) for layout in layouts)]
+    case_items(cases, modalities=wanted)  # refuse what cannot be listed before the label maps are read
     counts = count_labels(cases, workers=workers, on_case=on_case)
     cases = settle_conventions(cases, counts)
     labelled = [case for case in cases if case.label is not None]
-    tumour_ml = []
+    sizes = []
     for case in labelled:
         count = counts[case.case_id]
         if not isinstance(count, LabelCount):
             raise count
         row = convention(case.convention or "")
-        tumour_ml.append(count.volume_ml(row.regions[row.widest_first()[0]]))
-    fold_of = _folds(labelled, tumour_ml, folds=folds, seed=seed)
+        sizes.append(count.size(row.regions[row.widest_first()[0]]))
+    groups = {case.case_id: case.patient_id for case in labelled}
+    fold_of = _folds(labelled, sizes, groups, folds=folds, seed=seed)
+    items = case_items(labelled, modalities=wanted)
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "layout": ", ".join(sorted({case.layout for case in cases})),
+        "layout": ", ".join(sorted(layouts)),
         "convention": ", ".join(sorted({case.convention or "" for case in cases})),
-        "modalities": list(MODALITIES),
+        "modalities": list(wanted),
         "seed": seed,
         "folds": folds,
         "case_list_sha256": case_list_sha256(case.case_id for case in cases),
-        "training": [item | {"fold": fold} for item, fold in zip(case_items(labelled), fold_of, strict=True)],
-        "testing": case_items([case for case in cases if case.label is None]),
+        "training": [item | {"fold": fold} for item, fold in zip(items, fold_of, strict=True)],
+        "testing": case_items([case for case in cases if case.label is None], modalities=wanted),
     }
 
 
 def _with_paths(item: Item, change: Callable[[str], str]) -> Item:
     """A copy of an item with each of its paths changed."""
     changed = item | {"image": [change(path) for path in item["image"]]}
-    return changed | {"label": change(item["label"])} if "label" in item else changed
+    if "label" in item:
+        label = item["label"]
+        changed["label"] = change(label) if isinstance(label, str) else [change(path) for path in label]
+    return changed
 
 
 def write_datalist(datalist: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
@@ -195,14 +247,22 @@ def _check_item(path: Path, key: str, number: int, item: object) -> Item:
         raise PipelineError(f"{where} is a JSON {type(item).__name__}, an object is needed")
     if lacking := [name for name in ("case_id", "patient_id", "convention", "image") if name not in item]:
         raise PipelineError(f"{where} lacks {', '.join(lacking)}; write the datalist with `brats-pipeline split`")
-    image = item["image"]
-    if not isinstance(image, list) or len(image) != len(MODALITIES) or not all(isinstance(one, str) for one in image):
-        raise PipelineError(
-            f"{where}: image must list {len(MODALITIES)} paths ({', '.join(MODALITIES)}), got {image!r}"
-        )
-    if not isinstance(item.get("label", ""), str):
-        raise PipelineError(f"{where}: label must be one path, got {item['label']!r}")
+    image, label = item["image"], item.get("label", "")
+    names = item.setdefault("modalities", list(MODALITIES))
+    if not _are_texts(names) or not set(names) <= set(MODALITIES):
+        raise PipelineError(f"{where}: modalities must be some of {', '.join(MODALITIES)}, got {names!r}")
+    channels = item.get("channels")
+    if channels is not None and (not isinstance(channels, dict) or set(channels) != set(names)):
+        raise PipelineError(f"{where}: channels must name a channel for each of {', '.join(names)}, got {channels!r}")
+    if not _are_texts(image) or (len(image) != len(names) if channels is None else not image):
+        raise PipelineError(f"{where}: image must list {len(names)} paths ({', '.join(names)}), got {image!r}")
+    if not isinstance(label, str) and not _are_texts(label):
+        raise PipelineError(f"{where}: label must be one path, or the masks of slices, got {label!r}")
     return item
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def read_datalist(
@@ -271,6 +331,13 @@ def training_items(datalist: Mapping[str, Any] | Sequence[Item], *, fold: int | 
     return [item for item in items if (item["fold"] == fold) == validation]
 
 
+def _with_modalities(items: list[Item], wanted: Sequence[str] | None) -> list[Item]:
+    """The same items, after each was checked for the modalities wanted."""
+    for item in items:
+        _check_modalities(item["case_id"], item["modalities"], wanted or MODALITIES)
+    return items
+
+
 def items_for_training(
     dataset_dir: str,
     data_list_file_path: str | None = None,
@@ -279,6 +346,7 @@ def items_for_training(
     validation: bool = False,
     folds: int = 5,
     seed: int = 0,
+    modalities: Sequence[str] | None = None,
 ) -> list[Item]:
     """The items that a bundle trains on or validates with; made to be named in its YAML.
 
@@ -289,19 +357,22 @@ def items_for_training(
         validation: the items of that fold instead of all the others.
         folds: number of folds of a split made here.
         seed: of a split made here.
+        modalities: those that every case must have; by default all four.
 
     Raises:
         PipelineError: as :func:`find_cases`, :func:`split_cases` or :func:`read_datalist`.
     """
     if data_list_file_path:
-        return training_items(
-            read_datalist(data_list_file_path, base_dir=dataset_dir), fold=fold, validation=validation
-        )
-    datalist = split_cases(find_cases(Path(dataset_dir)), folds=folds, seed=seed)
+        items = _with_modalities(read_datalist(data_list_file_path, base_dir=dataset_dir), modalities)
+        return training_items(items, fold=fold, validation=validation)
+    cases = find_cases(Path(dataset_dir))
+    datalist = split_cases(cases, folds=folds, seed=seed, modalities=modalities or MODALITIES)
     return training_items(datalist, fold=fold, validation=validation)
 
 
-def items_for_inference(dataset_dir: str, data_list_file_path: str | None = None) -> list[Item]:
+def items_for_inference(
+    dataset_dir: str, data_list_file_path: str | None = None, *, modalities: Sequence[str] | None = None
+) -> list[Item]:
     """The items that a bundle segments, without label maps; made to be named in its YAML.
 
     Without a datalist each case takes the convention of its layout: what a reference holds has no say in a prediction.
@@ -309,13 +380,16 @@ def items_for_inference(dataset_dir: str, data_list_file_path: str | None = None
     Args:
         dataset_dir: folder of the cohort or of one case; with a datalist, where its relative paths may start.
         data_list_file_path: a datalist; its ``testing`` items are taken, or ``training`` where there are none.
+        modalities: those that every case must have; by default all four.
 
     Raises:
         PipelineError: as :func:`find_cases`, :func:`decide_conventions` or :func:`read_datalist`.
     """
     if not data_list_file_path:
-        return case_items(decide_conventions(without_labels(find_cases(Path(dataset_dir)))))
+        cases = decide_conventions(without_labels(find_cases(Path(dataset_dir))))
+        return case_items(cases, modalities=modalities or MODALITIES)
     path = Path(data_list_file_path)
     keys = [key for key in ("testing", "training") if _load(path).get(key)]
     items = read_datalist(path, keys[0] if keys else "testing", base_dir=dataset_dir)
+    items = _with_modalities(items, modalities)
     return [{name: value for name, value in item.items() if name != "label"} for item in items]

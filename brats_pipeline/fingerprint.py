@@ -217,7 +217,7 @@ def _inspect(case: Case, *, wanted: Sequence[str], intensities: bool) -> tuple[C
         shape=shape,
         spacing_mm=() if affine is None else tuple(round(float(side), 6) for side in spacing_mm(affine)),
         orientation="" if affine is None else orientation(affine),
-        labels_ml={value: round(count.volume_ml([value]), 6) for value in count.voxels} if count else {},
+        labels_ml={value: round(count.size([value]), 6) for value in count.voxels} if count else {},
         intensities=percentiles,
         defects=tuple(defects),
     ), count
@@ -236,7 +236,7 @@ def _with_regions(found: CaseFingerprint, count: LabelCount | None) -> CaseFinge
     regions = {region: row.regions[region] for region in (*TABLE_ORDER, *row.regions) if region in row.regions}
     return replace(
         found,
-        regions_ml={region: round(count.volume_ml(values), 6) for region, values in regions.items()},
+        regions_ml={region: round(count.size(values), 6) for region, values in regions.items()},
         defects=(*found.defects, *defects),
     )
 

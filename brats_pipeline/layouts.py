@@ -1,7 +1,8 @@
-"""Layouts: how the files of a case are named. A table of patterns; standard library only.
+"""Layouts: how the files of a case are named. A table of patterns; standard library and the names of modalities only.
 
 The BraTS names are those of the challenges of 2017-2024 (Bakas et al. 2018; Baid et al. 2021, arXiv:2107.02314;
-Adewole et al., Kazerooni et al., LaBella et al. 2023; de Verdier et al. 2024).
+Adewole et al., Kazerooni et al., LaBella et al. 2023; de Verdier et al. 2024); slices are named as in the LGG MRI
+Segmentation set (Buda et al. 2019).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from transforms.labels import MODALITIES
 
 WORDS: Mapping[str, tuple[str, ...]] = {
     "t1c": ("t1ce", "t1c", "t1gd"),
@@ -52,8 +55,6 @@ def _layout(name: str, example: str, case: str, *, patient: str = r"(.+)") -> La
     return Layout(name, example, re.compile(start + what, re.IGNORECASE), re.compile(patient, re.IGNORECASE))
 
 
-_TCGA = r"(TCGA[-_]\w\w[-_]\w{4})[-_]\d+"
-
 FAMILIES: tuple[tuple[Layout, ...], ...] = (
     (
         _layout(
@@ -68,18 +69,56 @@ FAMILIES: tuple[tuple[Layout, ...], ...] = (
             patient=r"brats-[a-z-]+-(\d+)(?:-\d+)?",
         ),
     ),
-    (_layout("plain", "case7/t1c.nii.gz, t1.nii.gz, t2.nii.gz, flair.nii.gz", "", patient=_TCGA),),
-    (_layout("plain", "case7_t1c.nii.gz, case7_t1.nii.gz, ...", r".+", patient=_TCGA),),
+    (_layout("plain", "case7/t1c.nii.gz, t1.nii.gz, t2.nii.gz, flair.nii.gz", ""),),
+    (_layout("plain", "case7_t1c.nii.gz, case7_t1.nii.gz, ...", r".+"),),
 )
 """Layouts told by file names, one line each. Within one folder the first family that matches anything is used alone,
 so that derived files beside the scans do not become cases of their own."""
 
 LAYOUTS: tuple[Layout, ...] = tuple(row for family in FAMILIES for row in family)
 
+EXAMPLES: tuple[str, ...] = (
+    *(f"{row.name}: {row.example}" for row in LAYOUTS),
+    "msd: dataset.json of the Medical Segmentation Decathlon beside imagesTr, labelsTr and imagesTs",
+    "lgg: TCGA_CS_4942_19970222/TCGA_CS_4942_19970222_1.tif and TCGA_CS_4942_19970222_1_mask.tif, ...",
+)
+"""Every layout with names as they occur, shown to a person whose files are not recognised."""
+
+_SLICE = re.compile(r"(?P<case>.+)_(?P<number>\d+)(?P<mask>_mask)?", re.IGNORECASE)
+_BARCODE = re.compile(r"(TCGA)[-_](\w\w)[-_](\w{4})(?:[-_]\d+)?", re.IGNORECASE)
+
+
+def parse_slice(stem: str) -> tuple[str, int, bool] | None:
+    """Read the name of a slice without its suffix: the case, the slice's number, and whether it is a mask."""
+    match = _SLICE.fullmatch(stem)
+    return match and (match["case"], int(match["number"]), match["mask"] is not None)
+
+
+def institution_of(patient_id: str) -> str | None:
+    """The institution in a barcode of The Cancer Genome Atlas, ``"TCGA_CS_4942"`` to ``"CS"``; None in other names."""
+    match = _BARCODE.fullmatch(patient_id)
+    return match and match[2].upper()
+
+
+def modalities_of(layout: str) -> tuple[str, ...]:
+    """The modalities that a complete case of a layout has; LGG slices come without T2."""
+    return tuple(modality for modality in MODALITIES if layout != "lgg" or modality != "t2")
+
 
 def patient_of(case_id: str, layout: str) -> str:
-    """The patient that a case belongs to, as far as its name tells: ``"Brats18_2013_2_1"`` to ``"2013_2"``."""
+    """The patient that a case belongs to, as far as its name tells: ``"Brats18_2013_2_1"`` to ``"2013_2"``.
+
+    A barcode of The Cancer Genome Atlas is spelt with underscores, so that a patient of two collections has one name.
+    """
+    barcode = _BARCODE.fullmatch(case_id)
+    if barcode and layout in ("plain", "lgg"):
+        return "_".join(barcode.groups()).upper()
     for row in LAYOUTS:
         if row.name == layout and (found := row.patient.fullmatch(case_id)):
             return found[1]
     return case_id
+
+
+def is_barcode(case_id: str) -> bool:
+    """Whether a case is named by a barcode of The Cancer Genome Atlas, with or without a date."""
+    return _BARCODE.fullmatch(case_id) is not None

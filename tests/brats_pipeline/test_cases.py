@@ -56,7 +56,7 @@ def write_case(folder: Path, stem: str, ends: dict[str, str], labels: list[int] 
         ("BraTS-PED-00030-001", "BraTS-PED-00030-001", NEW, "brats2023", "00030"),
         ("BraTS-GoAT-00012", "BraTS-GoAT-00012", NEW, "brats2023", "00012"),
         ("case7", "", PLAIN, "plain", "case7"),
-        ("TCGA-FG-6692-20031110", "", PLAIN | {"t1c": "T1Gd", "flair": "FLAIR"}, "plain", "TCGA-FG-6692"),
+        ("TCGA-FG-6692-20031110", "", PLAIN | {"t1c": "T1Gd", "flair": "FLAIR"}, "plain", "TCGA_FG_6692"),
         ("clinic", "anna", {kind: f"_{word}" for kind, word in PLAIN.items()}, "plain", "anna"),
     ],
 )

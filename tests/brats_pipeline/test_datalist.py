@@ -58,6 +58,10 @@ def case(case_id: str, patient_id: str) -> Case:
     return Case(case_id, patient_id, {}, Source((Path("label.nii"),)), "plain", "brats2023")
 
 
+def groups(cases: list[Case]) -> dict[str, str]:
+    return {case.case_id: case.patient_id for case in cases}
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 4), min_size=5, max_size=40), st.integers(2, 5), st.integers(0, 99), st.randoms())
 def test_no_patient_stands_on_two_sides_and_no_fold_is_empty(examinations, folds, seed, shuffler):
@@ -65,7 +69,7 @@ def test_no_patient_stands_on_two_sides_and_no_fold_is_empty(examinations, folds
         case(f"p{patient}-{exam}", f"p{patient}") for patient, many in enumerate(examinations) for exam in range(many)
     ]
     volumes = [shuffler.uniform(0, 200) for _ in cases]
-    chosen = _folds(cases, volumes, folds=folds, seed=seed)
+    chosen = _folds(cases, volumes, groups(cases), folds=folds, seed=seed)
     folds_of = defaultdict(set)
     for one, fold in zip(cases, chosen, strict=True):
         folds_of[one.patient_id].add(fold)
@@ -76,7 +80,7 @@ def test_no_patient_stands_on_two_sides_and_no_fold_is_empty(examinations, folds
 @pytest.mark.parametrize("seed", range(4))
 def test_small_and_large_tumours_are_spread_over_all_folds(seed):
     cases = [case(f"p{number:03}", f"p{number:03}") for number in range(60)]
-    chosen = _folds(cases, [float(number) for number in range(60)], folds=5, seed=seed)
+    chosen = _folds(cases, [float(number) for number in range(60)], groups(cases), folds=5, seed=seed)
     for fold in range(5):
         held = [number for number in range(60) if chosen[number] == fold]
         assert [sum(low <= number < low + 20 for number in held) for low in (0, 20, 40)] == [4, 4, 4]
@@ -107,6 +111,7 @@ def test_the_datalist_says_what_it_is(root):
         "patient_id": "00003",
         "convention": "brats2023",
         "layout": "brats2023",
+        "modalities": ["t1c", "t1", "t2", "flair"],
         "image": [str(folder / f"{folder.name}-{end}.nii.gz") for end in ENDS],
         "label": str(folder / f"{folder.name}-seg.nii.gz"),
     }
