@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from brats_pipeline.cases import Case, case_list_sha256, missing_modalities, settle_conventions
+from brats_pipeline.cases import Case, case_list_sha256, listing_defects, missing_modalities, settle_conventions
 from brats_pipeline.conventions import LabelCount, count_values, volume_of_voxel_ml
+from brats_pipeline.decathlon import missing_files
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.integrity import Grid, grid_defects, has_usable_grid, image_defects, read_grid
+from brats_pipeline.integrity import Grid, grid_defects, has_usable_grid, image_defects, read_grid, slice_defects
+from brats_pipeline.layouts import modalities_of
+from brats_pipeline.stacks import is_stack
+from brats_pipeline.volumes import channel_defect, copied_modalities, read_volumes
 from transforms.labels import MODALITIES, TABLE_ORDER, convention
-from transforms.nifti import orientation, read_nifti, spacing_mm, voxels
+from transforms.nifti import orientation, spacing_mm
 
 SCHEMA_VERSION = 1
 PERCENTILES = (1, 25, 50, 75, 99)
 """Of the nonzero voxels: the background of skull-stripped scans is 0."""
+BRIGHT_SHARE = 0.1
+"""Slices show the whole head before a background that is not 0: their percentiles are those of the voxels above this
+share of the volume's maximum."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,17 @@ class CaseFingerprint:
         modalities: those that the case has.
         has_label: whether there is a label map.
         shape: voxels along each axis of the first image that can be read.
-        spacing_mm: its voxel sides.
-        orientation: direction in which its axes grow, such as ``"LPS"``.
-        labels_ml: label value to volume, background left out.
-        regions_ml: region to volume; empty without a label map or its convention.
-        intensities: modality to ``{"p1": ..., "p99": ...}`` over the nonzero voxels.
+        spacing_mm: its voxel sides; empty for slices, which carry no voxel size.
+        orientation: direction in which its axes grow, such as ``"LPS"``; empty for slices.
+        labels_voxels: label value to number of voxels, background left out.
+        labels_ml: the same as volumes; empty for slices.
+        regions_voxels: region to number of voxels; empty without a label map or its convention.
+        regions_ml: the same as volumes; empty for slices.
+        intensities: modality to ``{"p1": ..., "p99": ...}`` over the nonzero voxels, or over the bright ones
+            (:data:`BRIGHT_SHARE`) of slices.
+        copied: modalities that equal FLAIR bit for bit.
         defects: one sentence each.
+        notes: what is worth knowing and no defect, one sentence each.
     """
 
     case_id: str
@@ -51,10 +62,14 @@ class CaseFingerprint:
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     orientation: str = ""
+    labels_voxels: Mapping[int, int] = field(default_factory=dict)
     labels_ml: Mapping[int, float] = field(default_factory=dict)
+    regions_voxels: Mapping[str, int] = field(default_factory=dict)
     regions_ml: Mapping[str, float] = field(default_factory=dict)
     intensities: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    copied: tuple[str, ...] = ()
     defects: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def _joined(numbers: Sequence[float]) -> str:
@@ -77,18 +92,22 @@ class Fingerprint:
         """Case id to its defects, sound cases left out."""
         return {case.case_id: case.defects for case in self.cases if case.defects}
 
+    @property
+    def notes(self) -> dict[str, tuple[str, ...]]:
+        """Case id to its notes, cases without any left out."""
+        return {case.case_id: case.notes for case in self.cases if case.notes}
+
     def cohort(self) -> dict[str, Any]:
         """Counts and spreads over all cases, as JSON-able values."""
 
         def counts(names: Iterator[str | None]) -> dict[str, int]:
             return dict(Counter(name or "none" for name in names).most_common())
 
-        labelled = [case for case in self.cases if case.regions_ml]
-        regions = {name for case in labelled for name in case.regions_ml}
-        spread = {
-            region: _spread([case.regions_ml[region] for case in labelled if region in case.regions_ml])
-            for region in sorted(regions, key=(*TABLE_ORDER, *sorted(regions)).index)
-        }
+        def spreads(held: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+            regions = {region for sizes in held for region in sizes}
+            order = sorted(regions, key=(*TABLE_ORDER, *sorted(regions)).index)
+            return {region: _spread([sizes[region] for sizes in held if region in sizes]) for region in order}
+
         return {
             "cases": len(self.cases),
             "patients": len({case.patient_id for case in self.cases}),
@@ -99,7 +118,9 @@ class Fingerprint:
             "shapes": counts(_joined(case.shape) for case in self.cases),
             "spacings_mm": counts(_joined(case.spacing_mm) for case in self.cases),
             "orientations": counts(case.orientation for case in self.cases),
-            "regions_ml": spread,
+            "regions_ml": spreads([case.regions_ml for case in self.cases]),
+            "regions_voxels": spreads([case.regions_voxels for case in self.cases if not case.spacing_mm]),
+            "with_copied_modalities": sum(bool(case.copied) for case in self.cases),
             "intensity_medians": {
                 modality: _spread(
                     [case.intensities[modality]["p50"] for case in self.cases if modality in case.intensities]
@@ -114,14 +135,17 @@ class Fingerprint:
         """The whole fingerprint as a JSON document."""
         document = {
             "schema_version": SCHEMA_VERSION,
-            "percentiles_of": "nonzero voxels",
+            "percentiles_of": f"nonzero voxels; of slices, voxels above {BRIGHT_SHARE:g} of the maximum",
             "cohort": self.cohort(),
             "cases": [vars(case) for case in self.cases],
         }
         return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
     def rows(self) -> list[dict[str, str | int | float | None]]:
-        """One row of plain values per case, for a table; volumes in ml, None where there is no label map."""
+        """One row of plain values per case, for a table.
+
+        Sizes are None where there is no label map, and those in ml where voxels have no size.
+        """
         return [
             {
                 "case_id": case.case_id,
@@ -132,8 +156,10 @@ class Fingerprint:
                 "shape": _joined(case.shape),
                 "spacing_mm": _joined(case.spacing_mm),
                 "orientation": case.orientation,
-                "labels": " ".join(map(str, case.labels_ml)),
+                "labels": " ".join(map(str, case.labels_voxels)),
                 **{f"{region}_ml": case.regions_ml.get(region) for region in TABLE_ORDER},
+                **{f"{region}_voxels": case.regions_voxels.get(region) for region in TABLE_ORDER},
+                "copied": " ".join(case.copied),
                 "defects": len(case.defects),
             }
             for case in self.cases
@@ -144,11 +170,6 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
-def _sources(case: Case) -> dict[str, Path]:
-    paths = {modality: source.paths[0] for modality, source in case.images.items()}
-    return paths | ({"label": case.label.paths[0]} if case.label else {})
-
-
 def _missing(case: Case, wanted: Sequence[str]) -> list[str]:
     missing = missing_modalities(case, wanted)
     if not case.images:
@@ -156,8 +177,40 @@ def _missing(case: Case, wanted: Sequence[str]) -> list[str]:
     return [f"missing modality {', '.join(missing)} (there are {', '.join(case.images)})"] if missing else []
 
 
+def _stack_header_defects(case: Case) -> tuple[list[str], list[str]]:
+    """Defects that the headers of slices and of masks show; none for cases that are no slices."""
+    source = next(iter(case.images.values()), None)
+    images: list[str] = []
+    masks: list[str] = []
+    sizes: set[tuple[int, int]] = set()
+    if source is not None and is_stack(source):
+        images, sizes = slice_defects("slice", source.paths, ["RGB"])
+    if case.label is not None and is_stack(case.label):
+        masks, mask_sizes = slice_defects("mask", case.label.paths, ["L", "1"])
+        if not images and not masks and sizes and sizes != mask_sizes:
+            (width, height), (mask_width, mask_height) = *sizes, *mask_sizes
+            masks.append(
+                f"masks of {mask_width}x{mask_height} for slices of {width}x{height}; they must be of one size"
+            )
+    return images, masks
+
+
+def _file_defects(case: Case, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Defects of the files as they lie, and the names of the images, ``"label"`` among them, that can be decoded."""
+    absent = set(missing_files(case))
+    images, masks = _stack_header_defects(case)
+    sources = {name: source for name, source in case.images.items() if name in wanted and not images}
+    if case.label is not None and not masks:
+        sources["label"] = case.label
+    readable = [name for name, source in sources.items() if absent.isdisjoint(source.paths)]
+    return [*_missing(case, wanted), *listing_defects(case), *images, *masks], readable
+
+
 def check_headers(case: Case, *, wanted: Sequence[str] = MODALITIES) -> list[str]:
-    """Defects of a case that show without decoding its voxels: a missing modality, unreadable files, differing grids.
+    """Defects of a case that show without decoding its voxels.
+
+    A missing modality or file, unreadable files, differing grids; of slices, numbers and masks that do not match, and
+    files of the wrong kind or size.
 
     Args:
         case: what to look at.
@@ -166,14 +219,23 @@ def check_headers(case: Case, *, wanted: Sequence[str] = MODALITIES) -> list[str
     Returns:
         One sentence per defect, none for a sound case.
     """
-    defects = _missing(case, wanted)
+    defects, readable = _file_defects(case, wanted)
     grids = {}
-    for name, path in _sources(case).items():
-        if name in wanted or name == "label":
-            try:
-                grids[name] = read_grid(path)
-            except PipelineError as error:
-                defects.append(str(error))
+    broken = set()
+    for name in readable:
+        source = case.label if name == "label" else case.images[name]
+        if source is None or is_stack(source) or source.paths in broken:
+            continue
+        try:
+            shape, affine = read_grid(source.paths[0])
+            if source.channel is not None:
+                if defect := channel_defect(source.paths[0], shape, source.channel):
+                    raise PipelineError(defect)
+                shape = shape[:3]
+            grids[name] = shape, affine
+        except PipelineError as error:
+            broken.add(source.paths)
+            defects.append(str(error))
     return defects + grid_defects(grids)
 
 
@@ -181,32 +243,51 @@ def _percentiles(tissue: npt.NDArray[Any]) -> dict[str, float]:
     return {f"p{q}": float(value) for q, value in zip(PERCENTILES, np.percentile(tissue, PERCENTILES), strict=True)}
 
 
-def _inspect(case: Case, *, wanted: Sequence[str], intensities: bool) -> tuple[CaseFingerprint, LabelCount | None]:
+def _copies_note(copied: Sequence[str]) -> str:
+    names = ", ".join(copied[:-1]) + " and " * (len(copied) > 1) + copied[-1]
+    are = "are copies" if len(copied) > 1 else "is a copy"
+    return f"{names} {are} of flair (a missing sequence replaced by FLAIR)"
+
+
+def _inspect(
+    case: Case, *, wanted: Sequence[str] | None, intensities: bool
+) -> tuple[CaseFingerprint, LabelCount | None]:
     """Read every file of a case once, one after the other, so that only one is in memory."""
-    defects = _missing(case, wanted)
+    defects, readable = _file_defects(case, modalities_of(case.layout) if wanted is None else wanted)
     grids: dict[str, Grid] = {}
+    shapes: list[tuple[int, ...]] = []
     percentiles = {}
     count = None
-    for name, path in _sources(case).items():
-        if name != "label" and name not in wanted:
+    for name, volume in read_volumes(case, readable):
+        if isinstance(volume, PipelineError):
+            defects.append(str(volume))
             continue
-        try:
-            image = read_nifti(path)
-            grids[name] = image.shape, image.affine
-            if name == "label":
-                values = count_values(voxels(image))
-                if has_usable_grid(*grids[name]):
-                    count = LabelCount(values, volume_of_voxel_ml(image.affine))
+        shapes.append(volume.values.shape)
+        if volume.affine is not None:
+            grids[name] = volume.values.shape, volume.affine
+        if name == "label":
+            try:
+                values = count_values(volume.values)
+            except PipelineError as error:
+                defects.append(str(error))
                 continue
-            found, tissue = image_defects(name, voxels(image))
-        except PipelineError as error:
-            defects.append(str(error))
+            if name not in grids or has_usable_grid(*grids[name]):
+                count = LabelCount(values, volume_of_voxel_ml(volume.affine))
             continue
+        found, tissue = image_defects(name, volume.values)
         defects += found
         if intensities and tissue.size:
-            percentiles[name] = _percentiles(tissue)
+            bright = tissue if name in grids else tissue[tissue > BRIGHT_SHARE * tissue.max()]
+            percentiles[name] = _percentiles(bright)
     defects += grid_defects(grids)
-    shape, affine = next((grid for grid in grids.values() if has_usable_grid(*grid)), ((), None))
+    usable = [grid for grid in grids.values() if has_usable_grid(*grid)]
+    shape, affine = usable[0] if usable else ((), None)
+    if not grids and shapes:
+        shape = shapes[0]
+    alike = [name for name, told in percentiles.items() if name != "flair" and told == percentiles.get("flair")]
+    # Equal percentiles are no proof: only then are the voxels compared.
+    suspects = {name: source for name, source in case.images.items() if name in (*alike, "flair")}
+    copied = copied_modalities(replace(case, images=suspects)) if alike else ()
     return CaseFingerprint(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -217,10 +298,20 @@ def _inspect(case: Case, *, wanted: Sequence[str], intensities: bool) -> tuple[C
         shape=shape,
         spacing_mm=() if affine is None else tuple(round(float(side), 6) for side in spacing_mm(affine)),
         orientation="" if affine is None else orientation(affine),
-        labels_ml={value: round(count.size([value]), 6) for value in count.voxels} if count else {},
+        labels_voxels=dict(count.voxels) if count else {},
+        labels_ml=_in_ml(count, {value: [value] for value in count.voxels}) if count else {},
         intensities=percentiles,
+        copied=copied,
         defects=tuple(defects),
+        notes=(_copies_note(copied),) if copied else (),
     ), count
+
+
+def _in_ml(count: LabelCount, parts: Mapping[Any, Iterable[int]]) -> dict[Any, float]:
+    """The volume of each part, which is some label values; nothing where voxels have no size."""
+    if count.voxel_ml is None:
+        return {}
+    return {name: round(count.size(values), 6) for name, values in parts.items()}
 
 
 def _with_regions(found: CaseFingerprint, count: LabelCount | None) -> CaseFingerprint:
@@ -236,7 +327,8 @@ def _with_regions(found: CaseFingerprint, count: LabelCount | None) -> CaseFinge
     regions = {region: row.regions[region] for region in (*TABLE_ORDER, *row.regions) if region in row.regions}
     return replace(
         found,
-        regions_ml={region: round(count.size(values), 6) for region, values in regions.items()},
+        regions_voxels={region: count.number(values) for region, values in regions.items()},
+        regions_ml=_in_ml(count, regions),
         defects=(*found.defects, *defects),
     )
 
@@ -277,7 +369,7 @@ def inspect_cases(
     found: dict[str, CaseFingerprint] = {}
     counts: dict[str, LabelCount] = {}
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        for fingerprint, count in pool.map(lambda case: _inspect(case, wanted=MODALITIES, intensities=True), cases):
+        for fingerprint, count in pool.map(lambda case: _inspect(case, wanted=None, intensities=True), cases):
             found[fingerprint.case_id] = fingerprint
             if count is not None:
                 counts[fingerprint.case_id] = count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from isal import igzip
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from brats_pipeline.errors import PipelineError
 from transforms.nifti import describe_grid, read_nifti, same_grid
 
 Grid = tuple[tuple[int, ...], npt.NDArray[Any]]
@@ -95,3 +97,67 @@ def image_defects(name: str, values: npt.NDArray[Any]) -> tuple[list[str], npt.N
             f"{name} is constant: every {'' if tissue.size == values.size else 'nonzero '}voxel is {tissue[0]}"
         )
     return defects, tissue
+
+
+SLICE_MODES = {"RGB": "3 channels of 8 bits", "L": "1 channel of 8 bits", "1": "1 channel of 1 bit"}
+"""What a slice (the first) and a mask (the others) may hold, by Pillow's names."""
+
+
+def _tiff_words(path: Path) -> str | None:
+    """Channels and bits of a TIFF file that Pillow has no name for, such as three channels of 16 bits."""
+    try:
+        with path.open("rb") as file:
+            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        return f"{tags.get(277, 1)} channels of {tags[258][0]} bits"
+    except Exception:  # no TIFF file, then
+        return None
+
+
+def read_slice_header(path: Path) -> tuple[str, tuple[int, int]]:
+    """What a slice file holds in words, and its columns and rows; its pixels are not decoded.
+
+    Raises:
+        PipelineError: the file is missing or no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            words = SLICE_MODES.get(image.mode) or _tiff_words(path) or f"pixels of kind {image.mode}"
+            return words, image.size
+    except UnidentifiedImageError as error:
+        if (tagged := _tiff_words(path)) is not None:
+            return tagged, (0, 0)
+        raise PipelineError(f"{path}: is no TIFF picture; copy or download it again") from error
+    except OSError as error:
+        raise PipelineError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
+
+
+def slice_defects(name: str, paths: Sequence[Path], allowed: Sequence[str]) -> tuple[list[str], set[tuple[int, int]]]:
+    """Defects that show in the headers of slice files, one sentence for each kind, and the sizes of the sound ones.
+
+    Args:
+        name: what the files are, for the message.
+        paths: in the order of the slices.
+        allowed: keys of :data:`SLICE_MODES`.
+    """
+    unreadable, odd = [], []
+    sized: dict[tuple[int, int], list[Path]] = {}
+    words = " or ".join(SLICE_MODES[mode] for mode in allowed)
+    for path in paths:
+        try:
+            held, size = read_slice_header(path)
+        except PipelineError as error:
+            unreadable.append(str(error))
+            continue
+        if held not in words.split(" or "):
+            odd.append(f"{path}: {name} of {held}; {words} needed, convert it")
+        else:
+            sized.setdefault(size, []).append(path)
+    defects = [
+        kind[0] + (f" (and {len(kind) - 1} more)" if len(kind) > 1 else "") for kind in (unreadable, odd) if kind
+    ]
+    if len(sized) > 1:
+        first, second = (f"{size[0]}x{size[1]} ({sized[size][0].name})" for size in list(sized)[:2])
+        defects.append(f"{name} files of different sizes: {first}, {second}; all slices of a patient need one size")
+    return defects, set(sized)

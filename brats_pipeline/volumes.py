@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.case import Case, Source
-from brats_pipeline.errors import PipelineError
+from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.stacks import is_stack
 from transforms.nifti import read_nifti, voxels
 from transforms.slices import read_mask, read_slices
@@ -92,3 +92,24 @@ def read_label(case: Case) -> Volume:
             raise volume
         return volume
     raise ValueError(f"{case.case_id} has no label map")
+
+
+def copied_modalities(case: Case) -> tuple[str, ...]:
+    """The modalities whose voxels equal those of FLAIR bit for bit, in the order of the case's images.
+
+    In the LGG set a sequence that was not acquired was replaced by FLAIR; FLAIR itself is never called a copy.
+
+    Raises:
+        CaseError: an image cannot be read.
+    """
+    others = [modality for modality in case.images if modality != "flair"]
+    flair = None
+    copied = []
+    for name, volume in read_volumes(case, ["flair", *others]):
+        if isinstance(volume, PipelineError):
+            raise CaseError(case.case_id, str(volume)) from volume
+        if name == "flair":
+            flair = volume.values
+        elif flair is not None and np.array_equal(volume.values, flair):
+            copied.append(name)
+    return tuple(copied)

@@ -172,7 +172,7 @@ ITEM = {"case_id": "a", "patient_id": "a", "convention": "brats2023", "image": [
         ({"training": ["a.nii"]}, "item 0 of 'training' is a JSON str"),
         ({"training": [{"image": []}]}, "lacks case_id, patient_id, convention"),
         ({"training": [ITEM | {"image": "a.nii"}]}, "image must list 4 paths"),
-        ({"training": [ITEM | {"label": 3}]}, "label must be one path, got 3"),
+        ({"training": [ITEM | {"label": 3}]}, r"label must be one path, or the masks of slices, got 3"),
         ({"training": [ITEM]}, "4 of the files it lists are not there"),
     ],
 )
