@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor
+from torch.nn import functional as F
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,38 @@ class WindowInferer(SlidingWindowInferer):
             return run_network(image, network, self.precision, *rest, **more)
 
         return super().__call__(inputs, window, *args, **kwargs)
+
+
+class SliceInferer(Inferer):
+    """A 2D network over the axial slices of volumes, many slices in one pass.
+
+    Args:
+        slice_batch_size: slices per forward pass.
+        divisible: slices are padded with zeros to multiples of this many pixels, the stride of the network.
+        precision: see :func:`choose_precision`.
+    """
+
+    def __init__(self, *, slice_batch_size: int = 16, divisible: int = 16, precision: str = "auto") -> None:
+        if slice_batch_size < 1 or divisible < 1:
+            raise ValueError(f"slice_batch_size {slice_batch_size} and divisible {divisible} must be at least 1")
+        self.slice_batch_size = slice_batch_size
+        self.divisible = divisible
+        self.precision = precision
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Logits ``(N, R, x, y, z)`` of ``inputs`` ``(N, C, x, y, z)``, float32, with the metadata of the input."""
+        volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        width, height, depth = volume.shape[2:]
+        slices = volume.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (N * z, C, x, y)
+        padding = (0, -height % self.divisible, 0, -width % self.divisible)
+        logits = torch.cat(
+            [
+                run_network(F.pad(batch, padding), network, self.precision, *args, **kwargs)[..., :width, :height]
+                for batch in torch.split(slices, self.slice_batch_size)
+            ]
+        )
+        stacked = logits.reshape(-1, depth, *logits.shape[1:]).permute(0, 2, 3, 4, 1)
+        return MetaTensor(stacked, meta=inputs.meta) if isinstance(inputs, MetaTensor) else stacked
 
 
 class CohortEvaluator(SupervisedEvaluator):

@@ -72,6 +72,17 @@ def read_slices(paths: Sequence[str | Path]) -> Slices:
     return np.ascontiguousarray(np.stack(slices).transpose(3, 2, 1, 0))
 
 
+def copies_of_flair(volume: Slices) -> tuple[str, ...]:
+    """The modalities whose channel equals FLAIR bit for bit: sequences that were missing and replaced by it.
+
+    Args:
+        volume: ``(3, x, y, z)`` of :func:`read_slices`.
+    """
+    flair = volume[CHANNELS["flair"]]
+    others = {name: channel for name, channel in CHANNELS.items() if name != "flair"}
+    return tuple(name for name, channel in others.items() if np.array_equal(volume[channel], flair))
+
+
 def read_mask(paths: Sequence[str | Path]) -> Slices:
     """Read the masks of a patient as one label map ``(x, y, z)`` of 0 and 1.
 
