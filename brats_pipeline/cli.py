@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DISCLAIMER = "Research software, not a medical device."
 PIPE_WIDTH = 1000
+INTERRUPTED = 130
 INSPECT_COLUMNS = {
     "case_id": "case",
     "convention": "convention",
@@ -419,24 +421,27 @@ def _say_once() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code; the one place where errors become messages."""
-    debug = "--debug" in arguments
     _say_once()
     try:
         require_own_packages()
         code = app(args=list(arguments), standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
-        _complain(
-            "interrupted; what was finished is kept. Run the same command again to continue (train: with --resume)"
-        )
-        return 130
+        code = INTERRUPTED
     except Exception as error:
         if hasattr(error, "show") and hasattr(error, "exit_code"):  # how click, or typer's own copy of it, says "usage"
             error.show()
             return 2
-        if debug:
-            raise
+        if "--debug" in arguments:
+            traceback.print_exc()
         _complain(f"error: {_message(error)}")
         return 2
+    if code == INTERRUPTED:  # typer turns the interrupt into this number itself
+        _complain(
+            "interrupted; what was finished is kept. Run the same command again to continue (train: with --resume)"
+        )
+        # MONAI evaluates its configuration by eval(), and Python remembers that an interrupt passed through one: it
+        # would end by the signal instead of this exit code. Any other eval() makes it forget.
+        eval("None")
     return code if isinstance(code, int) else 0
 
 

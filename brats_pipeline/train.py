@@ -13,7 +13,7 @@ from typing import Any
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle, open_workflow, plain_errors, weights_path
 from brats_pipeline.cases import decide_conventions, find_cases
-from brats_pipeline.datalist import case_items, read_datalist, split_cases, write_datalist
+from brats_pipeline.datalist import case_items, read_datalist, split_cases, training_items, write_datalist
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
@@ -88,6 +88,7 @@ def train(
         record |= _origin(run)
     else:
         listing = _datalist(data, datalist, convention=convention, folds=folds, fold=fold, seed=seed)
+        training_items(listing, fold=fold, validation=False)  # refuses a fold that does not exist
         changes = {"seed": seed, "fold": fold, **changes}
     freeze_bundle(run if resuming else source, run, changes)
     record = {

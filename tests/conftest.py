@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -127,7 +126,6 @@ def python() -> Callable[..., subprocess.CompletedProcess[str]]:
             text=True,
             check=False,
             timeout=timeout_s,
-            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
         )
 
     return call
