@@ -1,0 +1,59 @@
+"""Finding bundles, and freezing one into a run."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from brats_pipeline.bundles import bundle_for, bundle_path, freeze_bundle, list_bundles, open_workflow, read_metadata
+from brats_pipeline.errors import PipelineError
+
+
+def test_a_bundle_is_found_by_name_or_folder(run: Path) -> None:
+    named = bundle_path("brats_glioma_3d")
+    assert named in list_bundles()
+    assert bundle_path(named) == named
+    assert bundle_path(run) == run
+    assert bundle_path(str(run)) == run
+
+
+def test_metadata_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "configs"
+    folder.mkdir()
+    for text in ("{", "[]"):
+        (folder / "metadata.json").write_text(text)
+        with pytest.raises(PipelineError, match="restore the bundle"):
+            read_metadata(tmp_path)
+
+
+def test_without_weights_for_a_layout_the_message_names_train() -> None:
+    with pytest.raises(PipelineError, match=r"layout no_such_layout.*brats-pipeline train"):
+        bundle_for(["no_such_layout"])
+
+
+def test_a_bundle_that_lacks_a_configuration_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "configs" / "inference.yaml").unlink()
+    with pytest.raises(PipelineError, match=r"inference\.yaml: the bundle lacks this configuration"):
+        open_workflow(copy, ["inference.yaml"], workflow_type="infer", overrides={})
+
+
+def test_freezing_changes_both_configurations_and_nothing_else(tmp_path: Path) -> None:
+    source = bundle_path("brats_glioma_3d")
+    freeze_bundle(source, tmp_path / "run", {"spacing": [2.0, 2.0, 2.0], "network_def::features": 8, "seed": 3})
+    for name in ("train.yaml", "inference.yaml"):
+        before, after = (yaml.safe_load((root / "configs" / name).read_text()) for root in (source, tmp_path / "run"))
+        before["spacing"] = [2.0, 2.0, 2.0]
+        before["network_def"]["features"] = 8
+        if "seed" in before:
+            before["seed"] = 3
+        assert after == before
+    for name in ("configs/evaluate.yaml", "configs/metadata.json", "configs/logging.conf", "LICENSE", "docs/README.md"):
+        assert (tmp_path / "run" / name).read_bytes() == (source / name).read_bytes()
+    assert not (tmp_path / "run" / "models").exists()
+    again = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    freeze_bundle(tmp_path / "run", tmp_path / "run", {})
+    assert again == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

@@ -1,0 +1,87 @@
+"""Running a network: windows that agree with the whole, precision by name, and a bad case passed over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from torch import nn
+
+from brats_pipeline.inference import AutocastInferer, WindowInferer, choose_precision, run_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])
+def test_a_precision_is_taken_by_its_name(name: str) -> None:
+    assert choose_precision(name, CPU) == getattr(torch, name)
+
+
+def test_automatic_precision_is_bfloat16_only_where_the_processor_computes_in_it() -> None:
+    info = Path("/proc/cpuinfo")
+    fast = info.is_file() and "avx512_bf16" in info.read_text()
+    assert choose_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
+
+
+def test_an_unknown_precision_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"float8.*auto, float32, bfloat16, float16"):
+        choose_precision("float8", CPU)
+
+
+class Probe(nn.Module):
+    """A 1x1x1 convolution that notes what it is given and in which precision it computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv3d(2, 3, kernel_size=1)
+        self.inputs: list[torch.Tensor] = []
+        self.dtypes: set[torch.dtype] = set()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        self.inputs.append(image)
+        result: torch.Tensor = self.layer(image)
+        self.dtypes.add(result.dtype)
+        return result
+
+
+def image(*spatial: int) -> torch.Tensor:
+    return torch.randn(1, 2, *spatial, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_network_computes_in_the_chosen_precision_and_answers_in_float32(precision: str) -> None:
+    network = Probe()
+    with torch.no_grad():
+        logits = run_network(image(4, 5, 6), network, precision)
+    assert network.dtypes == {getattr(torch, precision)}
+    assert logits.dtype == torch.float32
+    assert logits.shape == (1, 3, 4, 5, 6)
+
+
+def test_metadata_stays_outside_the_network() -> None:
+    network = Probe()
+    with torch.no_grad():
+        AutocastInferer("float32")(MetaTensor(image(4, 4, 4)), network)
+    assert type(network.inputs[0]) is torch.Tensor
+
+
+@pytest.mark.parametrize("spatial", [(16, 16, 16), (17, 23, 9), (40, 8, 31), (3, 3, 3)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5])
+def test_windows_of_a_network_that_looks_at_one_voxel_agree_with_the_whole(
+    spatial: tuple[int, int, int], overlap: float
+) -> None:
+    network = Probe().eval()
+    with torch.no_grad():
+        whole = AutocastInferer("float32")(image(*spatial), network)
+        windows = WindowInferer([16, 16, 16], overlap=overlap, precision="float32")(image(*spatial), network)
+    assert torch.allclose(whole, windows, atol=1e-5)
+
+
+def test_window_results_keep_the_metadata_of_the_input() -> None:
+    affine = torch.diag(torch.tensor([2.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+    with torch.no_grad():
+        result: Any = WindowInferer([8, 8, 8], precision="float32")(MetaTensor(image(9, 9, 9), affine=affine), Probe())
+    assert torch.equal(result.affine, affine)
