@@ -223,8 +223,8 @@ def test_a_case_without_a_prediction_is_named_and_exits_with_one(
 
 
 def test_bundle_commands_agree(command: Command) -> None:
-    (entry,) = json.loads(command("bundle", "list", "--json").out)
-    assert entry["bundle"] == "brats_glioma_3d"
+    entries = {entry["bundle"]: entry for entry in json.loads(command("bundle", "list", "--json").out)}
+    entry = entries["brats_glioma_3d"]
     assert entry["path"] == command("bundle", "path", "brats_glioma_3d").out.strip()
     assert json.loads(command("bundle", "info", "brats_glioma_3d").out)["version"] == entry["version"]
     assert "brats_glioma_3d" in command("bundle", "list").out

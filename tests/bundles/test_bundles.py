@@ -1,0 +1,210 @@
+"""A bundle: valid metadata, configurations that agree, and the same results by MONAI's command as by ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle.utils import load_bundle_config
+
+from brats_pipeline.bundles import bundle_path
+from transforms.labels import MODALITIES, REGIONS
+
+HERE = Path(__file__).parent
+SCHEMAS = sorted((HERE / "schemas").glob("*.json"))
+BUNDLES = [bundle_path("brats_glioma_3d")]
+Python = Callable[..., subprocess.CompletedProcess[str]]
+
+pytestmark = [
+    pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name),
+    # The schema of 2022 needs the field, MONAI 1.6 has renamed it (2026-11).
+    pytest.mark.filterwarnings("ignore:Detected deprecated name 'optional_packages_version'"),
+]
+
+
+def config(bundle: Path, name: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((bundle / "configs" / name).read_text())
+    return content
+
+
+def metadata(bundle: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((bundle / "configs" / "metadata.json").read_text())
+    return content
+
+
+def test_the_files_of_a_bundle_are_there(bundle: Path) -> None:
+    files = {str(path.relative_to(bundle)) for path in bundle.rglob("*") if path.is_file()}
+    configs = ("metadata.json", "train.yaml", "inference.yaml", "evaluate.yaml", "logging.conf")
+    assert {*(f"configs/{name}" for name in configs), "docs/README.md", "LICENSE"} <= files
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=lambda path: path.stem)
+def test_metadata_follows_the_official_schemas(bundle: Path, schema: Path) -> None:
+    jsonschema.validate(metadata(bundle), json.loads(schema.read_text()))
+
+
+def test_metadata_names_a_schema_that_monai_accepts(bundle: Path, tmp_path: Path) -> None:
+    name = metadata(bundle)["schema"].rsplit("/", 1)[1]
+    assert name in {schema.name for schema in SCHEMAS}
+    schema = HERE / "schemas" / name
+    verify_metadata(
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        filepath=str(schema),  # there already, so that nothing is downloaded
+        hash_val=hashlib.sha256(schema.read_bytes()).hexdigest(),
+        hash_type="sha256",
+    )
+
+
+def test_metadata_describes_channels_as_the_code_orders_them(bundle: Path) -> None:
+    data_format = metadata(bundle)["network_data_format"]
+    inputs, outputs = data_format["inputs"]["image"], data_format["outputs"]["pred"]
+    assert [inputs["channel_def"][str(i)].lower() for i in range(inputs["num_channels"])] == list(MODALITIES)
+    words = {"TC": "tumour core", "WT": "whole tumour", "ET": "enhancing tumour"}
+    described = [outputs["channel_def"][str(i)].lower() for i in range(outputs["num_channels"])]
+    assert described == [words[region] for region in REGIONS]
+    train = config(bundle, "train.yaml")
+    assert train["modalities"] == list(MODALITIES)
+    assert train["regions"] == list(REGIONS)
+    assert metadata(bundle)["field_of_view"] == train["field_of_view"]
+
+
+def test_training_and_inference_agree_on_what_they_share(bundle: Path) -> None:
+    train, infer = config(bundle, "train.yaml"), config(bundle, "inference.yaml")
+    own = {"imports", "initialize", "run"}
+    shared = (train.keys() & infer.keys()) - own
+    needed = {"network_def", "network", "preprocessing", "inferer", "spacing", "min_spacing", "max_spacing"}
+    needed |= {"modalities", "regions", "field_of_view", "roi_size", "overlap", "precision", "ckpt_path", "device"}
+    assert needed <= shared
+    assert {name: train[name] for name in shared} == {name: infer[name] for name in shared}
+
+
+def test_the_evaluation_overlay_makes_label_maps_as_inference_does(bundle: Path) -> None:
+    infer, overlay = config(bundle, "inference.yaml"), config(bundle, "evaluate.yaml")
+    ours, theirs = infer["to_label_map"], overlay["validate::postprocessing"]["transforms"]
+    ours = [step | {"transform": "its preprocessing"} if step["_target_"] == "Invertd" else step for step in ours]
+    theirs = [step | {"transform": "its preprocessing"} if step["_target_"] == "Invertd" else step for step in theirs]
+    assert theirs[-1].pop("output_dir") == "$@output_dir + '/predictions'"
+    assert ours[-1].pop("output_dir") == "@output_dir"
+    assert ours == theirs
+    assert infer["threshold"] == overlay["threshold"]
+
+
+def test_no_configuration_hides_a_lambda(bundle: Path) -> None:
+    for path in (bundle / "configs").glob("*.yaml"):
+        assert "lambda" not in path.read_text(), path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("train.yaml", "train"), ("inference.yaml", "infer")], ids=["train", "infer"]
+)
+def test_monai_finds_every_property_it_asks_for(bundle: Path, name: str, kind: str, run: Path, cohort: Path) -> None:
+    workflow = ConfigWorkflow(
+        config_file=str(run / "configs" / name),
+        logging_file=False,
+        workflow_type=kind,
+        bundle_root=str(run),
+        dataset_dir=str(cohort),
+        data_list_file_path=str(run / "datalist.json"),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_the_network_maps_the_declared_shapes(bundle: Path) -> None:
+    parser: ConfigParser = load_bundle_config(str(bundle), "inference.yaml")
+    parser["device"] = "$torch.device('cpu')"
+    network = parser.get_parsed_content("network").eval()
+    declared = metadata(bundle)["network_data_format"]
+    shapes = []
+    for side in ("inputs", "outputs"):
+        (image,) = declared[side].values()
+        spatial = [eval(text, {"n": 1, "p": 1}) if isinstance(text, str) else text for text in image["spatial_shape"]]
+        shapes.append((1, image["num_channels"], *spatial))
+    with torch.no_grad():
+        assert tuple(network(torch.zeros(shapes[0])).shape) == shapes[1]
+
+
+def test_monai_verifies_the_network_against_the_metadata(bundle: Path) -> None:
+    verify_net_in_out(
+        net_id="network",
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        config_file=str(bundle / "configs" / "inference.yaml"),
+        device="cpu",
+        n=1,
+    )
+
+
+def monai_run(python: Python, cwd: Path, root: Path, *names: str, **settings: object) -> None:
+    """``python -m monai.bundle run`` from a folder that has nothing to do with the bundle."""
+    files = [str(root / "configs" / name) for name in names]
+    arguments = ["--config_file", files[0] if len(files) == 1 else str(files), "--bundle_root", root]
+    for name, value in settings.items():
+        arguments += [f"--{name.replace('__', '#')}", value]
+    cwd.mkdir()
+    result = python(["-m", "monai.bundle", "run", *arguments], cwd=cwd)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert not list(cwd.iterdir())
+
+
+def test_a_run_is_a_bundle_and_segments_by_monai_as_by_us(
+    bundle: Path, run: Path, cohort: Path, predictions: Path, python: Python, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    monai_run(python, tmp_path / "elsewhere", run, "inference.yaml", dataset_dir=cohort, output_dir=out)
+    ours = {path.name: path.read_bytes() for path in predictions.glob("*.nii.gz")}
+    assert ours == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_the_evaluation_overlay_gives_the_table_of_evaluate(
+    bundle: Path,
+    run: Path,
+    cohort: Path,
+    predictions: Path,
+    python: Python,
+    command: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    monai_run(
+        python, tmp_path / "elsewhere", run, "train.yaml", "evaluate.yaml",
+        dataset_dir=cohort, data_list_file_path=run / "datalist.json", output_dir=out,
+    )  # fmt: skip
+    items = json.loads((run / "datalist.json").read_text())["training"]
+    held_out = [item["case_id"] for item in items if item["fold"] == 0]
+    for case_id in held_out:
+        ours = (predictions / f"{case_id}.nii.gz").read_bytes()
+        assert (out / "predictions" / f"{case_id}.nii.gz").read_bytes() == ours
+    assert {"cases.csv", "summary.json", "report.html"} <= {path.name for path in out.iterdir()}
+    references = [cohort / case_id for case_id in held_out]
+    outcome = command("evaluate", out / "predictions", *references, "-o", tmp_path / "ours", "--workers", 1)
+    assert outcome.code == 0
+    assert (tmp_path / "ours" / "cases.csv").read_bytes() == (out / "cases.csv").read_bytes()
+
+
+def test_training_by_monai_gives_the_weights_of_training_by_us(
+    bundle: Path, run: Path, cohort: Path, python: Python, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns("models"))
+    overrides = json.loads((run / "run.json").read_text())["overrides"]
+    settings = {name.replace("::", "__"): json.dumps(value) for name, value in overrides.items()}
+    settings["precision"] = overrides["precision"]
+    monai_run(
+        python, tmp_path / "elsewhere", copy, "train.yaml", dataset_dir=cohort, folds=3,
+        device="$torch.device('cpu')", **settings,
+    )  # fmt: skip
+    for name in ("model.pt", "last.pt"):
+        ours, theirs = (torch.load(root / "models" / name, weights_only=True) for root in (run, copy))
+        ours, theirs = ours.get("network", ours), theirs.get("network", theirs)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert (copy / "curves.csv").is_file()
