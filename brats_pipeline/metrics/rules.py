@@ -1,7 +1,7 @@
 """Rules of scoring by name: which regions, which label maps, what empty regions count.
 
 Sources: BraTS 2023 glioma challenge and its public evaluation code (Kazerooni et al. 2023; Baid et al. 2021,
-arXiv:2107.02314 for the regions).
+arXiv:2107.02314 for the regions); for slices the volume-wise Dice of Buda et al. 2019 (arXiv:1906.03720).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Rules:
         conventions: label conventions that a label map of this challenge may follow, likeliest first.
         empties: scores of empty regions.
         percentile: share of the surface, in percent, within HD95's distance.
+        slices: whether they score slices without a voxel size, by overlap alone.
     """
 
     name: str
@@ -29,9 +30,26 @@ class Rules:
     conventions: tuple[str, ...]
     empties: EmptyRule
     percentile: float = 95.0
+    slices: bool = False
 
     def sentences(self) -> tuple[str, ...]:
         """The rules in words, for reports."""
+        if self.slices:
+            return (
+                "Region: WT, here the abnormality on FLAIR. Slices carry no voxel size, so nothing is measured in mm "
+                "or ml.",
+                "Dice per patient volume (slices pooled): pixels are counted over all slices of a patient, then one "
+                "Dice is taken; the mean is over patients. IoU, precision and recall likewise.",
+                "Mean Dice per tumour slice: one Dice for each slice whose reference shows tumour; the mean is over "
+                "all such slices of the cohort.",
+                "Mean Dice per slice (empty slices counted): one Dice for every slice, "
+                f"{self.empties.both_overlap:g} where reference and prediction are empty and "
+                f"{self.empties.one_overlap:g} where one is; the mean is over all slices of the cohort.",
+                "Dice pooled over the cohort: the pixels of all patients counted together; large tumours weigh more. "
+                "A patient without a usable prediction counts with an empty one.",
+                "Intervals: 95 % percentile bootstrap over patients, 10,000 resamples.",
+                *self.empties.sentences(),
+            )
         return (
             f"Regions: {', '.join(self.regions)}, scored over the whole volume, one score per case and region.",
             f"HD95: the larger of the two directed {self.percentile:g}th percentiles of the distance between surface "
@@ -49,8 +67,14 @@ RULES: Mapping[str, Rules] = {
             conventions=("brats2023", "brats2017"),
             empties=EMPTY_RULES["brats2023"],
         ),
+        Rules(name="lgg", regions=("WT",), conventions=("lgg",), empties=EMPTY_RULES["overlap"], slices=True),
     )
 }
+
+
+def usual_rules(*, slices: bool) -> Rules:
+    """The rules for a cohort when none are named: those of slices, or those of volumes."""
+    return next(rules for rules in RULES.values() if rules.slices == slices)
 
 
 def rules_named(name: str) -> Rules:

@@ -77,12 +77,21 @@ def _refuse_foreign(case_id: str, side: str, labels: Labels, convention: Convent
         )
 
 
+def _voxel_ml(spacing_mm: Sequence[float] | None) -> float:
+    return math.nan if spacing_mm is None else math.prod(spacing_mm) / 1000
+
+
+def _distance(hd95_mm: float | None, spacing_mm: Sequence[float] | None) -> float:
+    """A distance, or NaN where none is measured."""
+    return math.nan if hd95_mm is None or spacing_mm is None else hd95_mm
+
+
 def score_case(
     prediction: Labels,
     reference: Labels,
     *,
     case_id: str,
-    spacing_mm: Sequence[float],
+    spacing_mm: Sequence[float] | None,
     prediction_convention: Convention,
     reference_convention: Convention,
     rules: Rules,
@@ -93,7 +102,7 @@ def score_case(
         prediction: ``(x, y, z)``, 8-bit label values.
         reference: ``(x, y, z)``, 8-bit label values, on the same grid.
         case_id: goes into each row.
-        spacing_mm: voxel side along each axis.
+        spacing_mm: voxel side along each axis; None where it is not known and nothing is measured in mm or ml.
         prediction_convention: what the prediction's values mean.
         reference_convention: what the reference's values mean.
         rules: regions, percentile and the rule for empty regions.
@@ -116,7 +125,7 @@ def score_case(
     _refuse_foreign(case_id, "reference", reference, reference_convention)
     predicted = region_masks(prediction, prediction_convention, rules.regions)
     expected = region_masks(reference, reference_convention, rules.regions)
-    voxel_ml = math.prod(spacing_mm) / 1000
+    voxel_ml = _voxel_ml(spacing_mm)
 
     rows = []
     for region in rules.regions:
@@ -126,8 +135,10 @@ def score_case(
         counts = Counts(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
         if counts.predicted and counts.reference:
             overlap = (dice(counts), iou(counts), precision(counts), recall(counts))
-            distances = surface_distances(predicted[region], expected[region], spacing_mm=spacing_mm)
-            hd95 = robust_hausdorff_mm(distances, percentile=rules.percentile)
+            hd95 = None
+            if spacing_mm is not None:
+                distances = surface_distances(predicted[region], expected[region], spacing_mm=spacing_mm)
+                hd95 = robust_hausdorff_mm(distances, percentile=rules.percentile)
         elif counts.predicted or counts.reference:
             overlap, hd95 = (rules.empties.one_overlap,) * 4, rules.empties.one_hd95_mm
         else:
@@ -138,7 +149,7 @@ def score_case(
                 region,
                 *overlap,
                 specificity=specificity(counts),
-                hd95_mm=hd95,
+                hd95_mm=_distance(hd95, spacing_mm),
                 reference_ml=counts.reference * voxel_ml,
                 predicted_ml=counts.predicted * voxel_ml,
                 tp=counts.tp,
@@ -151,7 +162,12 @@ def score_case(
 
 
 def score_miss(
-    reference: Labels, *, case_id: str, spacing_mm: Sequence[float], reference_convention: Convention, rules: Rules
+    reference: Labels,
+    *,
+    case_id: str,
+    spacing_mm: Sequence[float] | None,
+    reference_convention: Convention,
+    rules: Rules,
 ) -> list[RegionScore]:
     """Score a case that has no usable prediction: a miss in every region.
 
@@ -161,7 +177,7 @@ def score_miss(
     Args:
         reference: ``(x, y, z)``, 8-bit label values.
         case_id: goes into each row.
-        spacing_mm: voxel side along each axis.
+        spacing_mm: voxel side along each axis; None where it is not known and nothing is measured in mm or ml.
         reference_convention: what the values mean.
         rules: regions and the rule for empty regions.
 
@@ -179,8 +195,8 @@ def score_miss(
             region,
             *(rules.empties.one_overlap,) * 4,
             specificity=math.nan,
-            hd95_mm=rules.empties.one_hd95_mm,
-            reference_ml=size * math.prod(spacing_mm) / 1000,
+            hd95_mm=_distance(rules.empties.one_hd95_mm, spacing_mm),
+            reference_ml=size * _voxel_ml(spacing_mm),
             predicted_ml=math.nan,
             tp=0,
             fp=0,

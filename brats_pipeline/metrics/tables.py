@@ -7,7 +7,8 @@ import io
 import math
 from collections.abc import Sequence
 
-from brats_pipeline.metrics.score import COLUMNS, RegionScore
+from brats_pipeline.metrics.score import RegionScore
+from brats_pipeline.metrics.slices import PER_PATIENT, PER_SLICE, PER_TUMOUR_SLICE, POOLED, SliceGroup, SliceScore
 from brats_pipeline.metrics.summary import RegionSummary, Spread
 
 HEADLINE = (
@@ -36,7 +37,7 @@ def _number(spread: Spread | None, kind: str, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def csv_text(rows: Sequence[RegionScore]) -> str:
+def csv_text(rows: Sequence[RegionScore] | Sequence[SliceScore], columns: Sequence[str]) -> str:
     """Rows as CSV, six decimals; an empty cell where a value is not defined."""
 
     def cell(value: float | int | str) -> str:
@@ -46,8 +47,8 @@ def csv_text(rows: Sequence[RegionScore]) -> str:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([cell(getattr(row, column)) for column in COLUMNS] for row in rows)
+    writer.writerow(columns)
+    writer.writerows([cell(getattr(row, column)) for column in columns] for row in rows)
     return text.getvalue()
 
 
@@ -75,3 +76,32 @@ def headline(regions: Sequence[RegionSummary]) -> list[list[str]]:
         values = [getattr(spread, kind) for spread in spreads]
         mean.append(f"{sum(values) / len(values):.{digits}f}" if values else "-")
     return [*rows, mean]
+
+
+def slice_headline(groups: Sequence[SliceGroup]) -> list[list[str]]:
+    """The figures of a cohort of slices for printing: a header, then one row per way to average."""
+    header = ["", *(f"{group.name} ({group.patients})" for group in groups)]
+
+    def spread_row(name: str, spreads: Sequence[Spread | None]) -> list[str]:
+        return [name, *(f"{_number(each, 'mean', 3)} ± {_number(each, 'sd', 3)}" for each in spreads)]
+
+    def interval(group: SliceGroup) -> str:
+        return "-" if group.dice_interval_95 is None else "{:.3f} to {:.3f}".format(*group.dice_interval_95)
+
+    def pooled(group: SliceGroup) -> str:
+        value = group.pooled["dice"]
+        return "-" if value is None else f"{value:.3f}"
+
+    return [
+        header,
+        spread_row(PER_PATIENT, [group.per_patient.get("dice") for group in groups]),
+        ["  95 % interval of its mean", *map(interval, groups)],
+        ["  its median", *(_number(group.per_patient.get("dice"), "median", 3) for group in groups)],
+        spread_row(PER_TUMOUR_SLICE, [group.dice_per_tumour_slice for group in groups]),
+        spread_row(PER_SLICE, [group.dice_per_slice for group in groups]),
+        [POOLED, *map(pooled, groups)],
+        *(
+            spread_row(f"{name} per patient volume", [group.per_patient.get(measure) for group in groups])
+            for measure, name in (("iou", "IoU"), ("precision", "Precision"), ("recall", "Recall"))
+        ),
+    ]
