@@ -68,7 +68,7 @@ def _places(mask: Mask) -> tuple[int, int, int]:
     return x, y, z
 
 
-def _window(image: npt.NDArray[Any]) -> tuple[float, float]:
+def grey_window(image: npt.NDArray[Any]) -> tuple[float, float]:
     """Grey values shown as black and white: 1st to 99.5th percentile of what is not background."""
     inside = image[np.isfinite(image) & (image != image.flat[0])]
     if inside.size == 0:
@@ -94,7 +94,7 @@ def _head_box(images: Sequence[npt.NDArray[Any]], masks: Sequence[Mask]) -> tupl
     return tuple(box)
 
 
-def _outline(axes: Axes, mask: Mask, extent: tuple[float, float, float, float], **style: Any) -> None:
+def draw_outline(axes: Axes, mask: Mask, extent: tuple[float, float, float, float], **style: Any) -> None:
     """Draw the border of a two-dimensional mask; nothing where it is empty."""
     if mask.any():
         padded = np.pad(mask, 1).astype(np.float32)
@@ -136,7 +136,7 @@ def overlay_figure(
     predicted = {region: _lps(mask, affine) for region, mask in (prediction or {}).items()}
     spacing = _lps_spacing(affine)
     box = _head_box(list(turned.values()), [*expected.values(), *predicted.values()])
-    windows = {name: _window(image) for name, image in turned.items()}
+    windows = {name: grey_window(image) for name, image in turned.items()}
     turned = {name: image[box] for name, image in turned.items()}
     expected = {region: mask[box] for region, mask in expected.items()}
     predicted = {region: mask[box] for region, mask in predicted.items()}
@@ -164,10 +164,10 @@ def overlay_figure(
             picture = _plane(image, axis, places[axis])
             axes.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear")
             for region in expected:
-                _outline(axes, _plane(expected[region], axis, places[axis]), extent, colors="white", linewidths=1.1)
+                draw_outline(axes, _plane(expected[region], axis, places[axis]), extent, colors="white", linewidths=1.1)
             for region, mask in predicted.items():
                 colour = COLOURS.get(region, OTHER_COLOUR)
-                _outline(
+                draw_outline(
                     axes,
                     _plane(mask, axis, places[axis]),
                     extent,

@@ -11,18 +11,16 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from brats_pipeline.cases import Case, Source, decide_conventions, find_cases
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.metrics import Rules
+from brats_pipeline.metrics import Rules, usual_rules
+from brats_pipeline.predictions import mask_files, prediction_files, read_labels, slice_names
+from brats_pipeline.stacks import is_stack
 from transforms.labels import CONVENTIONS
-from transforms.nifti import is_nifti_name, read_nifti, strip_suffix, voxels
-
-Labels = npt.NDArray[np.uint8]
+from transforms.nifti import is_nifti_name, strip_suffix
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Pair:
 
     Args:
         case: has a label map, the reference.
-        prediction: its predicted label map; None where there is none.
+        prediction: its predicted label map, or the folder of its predicted masks; None where there is none.
         reference_convention: what the reference's labels mean.
         prediction_convention: what the prediction's labels mean.
     """
@@ -47,31 +45,16 @@ class Pairing:
     """What two folders hold together.
 
     Args:
+        rules: those that were named, or those that suit the references.
         pairs: every case with a usable reference, sorted by case id.
         refused: case to the reason why its reference cannot be used.
-        unmatched: case ids of predictions without a reference.
+        unmatched: case ids of predictions without a reference; ``CASE/FILE`` for a mask without a slice.
     """
 
+    rules: Rules
     pairs: tuple[Pair, ...]
     refused: Mapping[str, str]
     unmatched: tuple[str, ...]
-
-
-def _prediction_files(folder: Path) -> dict[str, Path]:
-    """Case id to prediction, for the NIfTI files that lie directly in the folder."""
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise PipelineError(f"{folder}: {what}; give a folder with predictions named CASE.nii.gz")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if is_nifti_name(path.name) and not path.name.startswith("."):
-            case_id = strip_suffix(path.name)
-            if case_id in found:
-                raise PipelineError(f"two files for {case_id}: {found[case_id]} and {path}; keep one of them")
-            found[case_id] = path
-    if not found:
-        raise PipelineError(f"{folder}: holds no NIfTI file; predictions are named CASE.nii.gz")
-    return found
 
 
 def _reference_cases(roots: Sequence[Path], predicted: Collection[str]) -> list[Case]:
@@ -97,43 +80,12 @@ def _reference_cases(roots: Sequence[Path], predicted: Collection[str]) -> list[
         return cases
 
 
-def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArray[Any]]:
-    """Read a label map as 8-bit integers.
-
-    Args:
-        path: the file.
-        case_id: goes into the message.
-        side: "prediction" or "reference", goes into the message.
-
-    Returns:
-        The labels ``(x, y, z)`` and the affine of their grid.
-
-    Raises:
-        CaseError: the file cannot be read, has not three axes, or holds values that are no labels.
-    """
-    try:
-        image = read_nifti(path)
-        labels = voxels(image)
-    except PipelineError as error:
-        raise CaseError(case_id, f"the {side} cannot be used: {error}") from error
-    if labels.ndim == 4 and labels.shape[3] == 1:
-        labels = labels[..., 0]
-    if labels.ndim != 3:
-        raise CaseError(case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}")
-    if labels.dtype != np.uint8:
-        with np.errstate(invalid="ignore"):
-            small = labels.astype(np.uint8)
-        if not np.array_equal(small, labels):
-            odd = labels[small != labels].flat[0]
-            raise CaseError(case_id, f"the {side} holds the value {odd:g}; labels are whole numbers up to 255: {path}")
-        labels = small
-    return labels, image.affine
-
-
 def _values(predictions: Mapping[str, Path], workers: int) -> dict[str, frozenset[int]]:
     """Label values of each prediction without 0; none where it cannot be read, which scoring reports later."""
 
     def values(item: tuple[str, Path]) -> frozenset[int]:
+        if item[1].is_dir():
+            return frozenset()  # masks of slices follow one convention only
         try:
             labels, _ = read_labels(item[1], item[0], "prediction")
         except CaseError:
@@ -183,11 +135,40 @@ def _check_regions(name: str, rules: Rules) -> None:
         )
 
 
+def _rules_for(cases: Sequence[Case], rules: Rules | None) -> Rules:
+    """The rules named, if they suit the references, or those that do."""
+    stacks = [case for case in cases if case.label is not None and is_stack(case.label)]
+    if stacks and len(stacks) < len(cases):
+        volume = next(case for case in cases if case not in stacks)
+        raise PipelineError(
+            f"the references hold slices ({stacks[0].case_id}) and volumes ({volume.case_id}), whose scores cannot be "
+            "put together; evaluate them apart"
+        )
+    usual = usual_rules(slices=bool(stacks))
+    if rules is None:
+        return usual
+    if rules.slices != usual.slices:
+        what = "slices without a voxel size" if stacks else "volumes"
+        raise PipelineError(
+            f"the references are {what} ({cases[0].case_id}), and the rules {rules.name} are not made for them; "
+            f"use --rules {usual.name}, or name none"
+        )
+    return rules
+
+
+def _strange_masks(case: Case, prediction: Path | None) -> list[str]:
+    """Predicted masks of a patient that belong to none of the slices."""
+    if prediction is None or not prediction.is_dir():
+        return []
+    found, names = mask_files(prediction), set(slice_names(case))
+    return [f"{case.case_id}/{path.name}" for name, path in found.items() if name not in names]
+
+
 def find_pairs(
     predictions: Path,
     references: Path | Sequence[Path],
     *,
-    rules: Rules,
+    rules: Rules | None,
     convention: str | None = None,
     prediction_convention: str | None = None,
     only: Collection[str] | None = None,
@@ -196,24 +177,28 @@ def find_pairs(
     """Match predictions with references by case id and decide both sides' label conventions.
 
     Args:
-        predictions: folder of ``CASE.nii.gz``.
+        predictions: folder of ``CASE.nii.gz``, for slices also of ``CASE/SLICE_mask.tif``.
         references: a dataset or several, or a folder of label maps named as the predictions are.
-        rules: the regions needed, and the conventions a prediction may follow.
+        rules: the regions needed, and the conventions a prediction may follow; None for those that suit the references.
         convention: that of the references; else their values decide.
         prediction_convention: that of the predictions; else their values decide, the references' own first.
         only: case ids to keep; the others are as if they were not there.
         workers: threads that read label maps.
 
     Raises:
-        PipelineError: a folder is unusable, nothing matches, or a convention is unknown or uncertain.
+        PipelineError: a folder is unusable, nothing matches, the rules do not suit the references, or a convention is
+            unknown or uncertain.
     """
-    files = _prediction_files(predictions)
+    files = prediction_files(predictions)
     roots = [references] if isinstance(references, Path) else list(references)
     where = ", ".join(map(str, roots))
     cases = [case for case in _reference_cases(roots, files) if case.label is not None]
     if not cases:
         raise PipelineError(f"{where}: no case has a label map, so there is nothing to score against")
-    unmatched = tuple(sorted(set(files) - {case.case_id for case in cases}))
+    chosen_rules = _rules_for(cases, rules)
+    if not chosen_rules.slices:
+        files = {case_id: path for case_id, path in files.items() if not path.is_dir()}
+    unmatched = sorted(set(files) - {case.case_id for case in cases})
     refused: dict[str, str] = {}
 
     def set_aside(error: PipelineError, about: Sequence[Case]) -> None:
@@ -230,9 +215,11 @@ def find_pairs(
         refused = {case_id: reason for case_id, reason in refused.items() if case_id in only}
     if not any(case.case_id in files for case in cases):
         wanted = cases[0].case_id if cases else next(iter(refused))
+        example = f"{wanted}/SLICE_mask.tif" if chosen_rules.slices else f"{wanted}.nii.gz"
+        held = ", ".join(path.name for path in list(files.values())[:3])
         raise PipelineError(
             f"{predictions}: no prediction belongs to a case of {where}; predictions are named by case, such as "
-            f"{wanted}.nii.gz, and the folder holds {', '.join(path.name for path in list(files.values())[:3])}"
+            f"{example}, and the folder holds {held or 'none'}"
         )
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
@@ -240,10 +227,12 @@ def find_pairs(
     chosen = {}
     for name, group in groups.items():
         predicted = {case.case_id: files[case.case_id] for case in group if case.case_id in files}
-        chosen[name] = prediction_convention or _prediction_convention(name, _values(predicted, workers), rules)
+        chosen[name] = prediction_convention or _prediction_convention(name, _values(predicted, workers), chosen_rules)
         for each in (name, chosen[name]):
-            _check_regions(each, rules)
+            _check_regions(each, chosen_rules)
     pairs = [
         Pair(case, files.get(case.case_id), name, chosen[name]) for name, group in groups.items() for case in group
     ]
-    return Pairing(tuple(sorted(pairs, key=lambda pair: pair.case.case_id)), refused, unmatched)
+    pairs.sort(key=lambda pair: pair.case.case_id)
+    unmatched += [name for pair in pairs for name in _strange_masks(pair.case, pair.prediction)]
+    return Pairing(chosen_rules, tuple(pairs), refused, tuple(unmatched))

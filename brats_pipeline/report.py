@@ -16,7 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from brats_pipeline.files import write_atomically
-from brats_pipeline.metrics import RegionScore, RegionSummary, Rules, Spread
+from brats_pipeline.metrics import (
+    PER_PATIENT,
+    RegionScore,
+    RegionSummary,
+    Rules,
+    SliceGroup,
+    SliceScore,
+    Spread,
+    slice_headline,
+)
 from transforms.labels import CONVENTIONS
 
 # Region to its colour, that of the pictures; the black edge keeps yellow legible on white paper.
@@ -87,6 +96,15 @@ def _strip_plot(
     return buffer.getvalue()
 
 
+def _distance_plot(scores: Sequence[RegionScore], rules: Rules) -> bytes | None:
+    """HD95 of every case by region; None where distances are not measured."""
+    penalty = rules.empties.one_hd95_mm
+    if penalty is None:
+        return None
+    distances = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200) if tick < penalty] + [penalty]
+    return _strip_plot(scores, rules.regions, "hd95_mm", "HD95 (mm)", ticks=distances)
+
+
 def _embedded(picture: bytes | None, kind: str) -> str | None:
     """A picture as a data address, so that the file needs no other."""
     return None if picture is None else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
@@ -134,6 +152,9 @@ def write_report(
     pages: Sequence[CasePage],
     images: bool,
     versions: Mapping[str, str],
+    slices: Sequence[SliceScore] = (),
+    groups: Sequence[SliceGroup] = (),
+    copied: Mapping[str, Sequence[str]] | None = None,
     title: str = "Segmentation report",
 ) -> None:
     """Write the report as one file that needs no other and no network.
@@ -150,6 +171,9 @@ def write_report(
         pages: pictures of the cases.
         images: whether pictures were wanted.
         versions: software name to version.
+        slices: one row per slice, where the cases are slices.
+        groups: slices in figures; with them the report is one of slices, without mm and ml.
+        copied: patient to the modalities that are copies of FLAIR.
         title: heading.
 
     Raises:
@@ -158,8 +182,9 @@ def write_report(
     by_case: dict[str, dict[str, RegionScore]] = {}
     for row in scores:
         by_case.setdefault(row.case_id, {})[row.region] = row
-    penalty = rules.empties.one_hd95_mm
-    distances = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200) if tick < penalty] + [penalty]
+    by_patient: dict[str, list[SliceScore]] = {case_id: [] for case_id in by_case}
+    for each in slices:
+        by_patient[each.case_id].append(each)
     pages = sorted(
         pages,
         key=lambda page: (np.mean([row.dice for row in by_case.get(page.case_id, {}).values()] or [0]), page.case_id),
@@ -169,8 +194,10 @@ def write_report(
         loader=jinja2.PackageLoader("brats_pipeline"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"decimal": _decimal, "mean_sd": _mean_sd, "median_quartiles": _median_quartiles}
-    html = environment.get_template("report.html.j2").render(
+    table = slice_headline(groups)[1:] if groups else []
+    html = environment.get_template("slices.html.j2" if groups else "report.html.j2").render(
         title=title,
+        noun="patient" if groups else "case",
         rules=rules,
         sentences=[*rules.sentences(), *_convention_sentences(conventions)],
         regions=regions,
@@ -183,7 +210,12 @@ def write_report(
         no_pictures=[(page.case_id, page.no_overlay) for page in pages if page.no_overlay],
         images=images,
         dice_plot=_embedded(_strip_plot(scores, rules.regions, "dice", "Dice", ticks=None), "png"),
-        hd95_plot=_embedded(_strip_plot(scores, rules.regions, "hd95_mm", "HD95 (mm)", ticks=distances), "png"),
+        hd95_plot=_embedded(_distance_plot(scores, rules), "png"),
+        slices=by_patient,
+        groups=groups,
+        table=table,
+        headline_name=PER_PATIENT,
+        copied=copied or {},
         versions=versions,
     )
     write_atomically(out_html, html)

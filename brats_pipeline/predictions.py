@@ -1,0 +1,109 @@
+"""Predictions on disk: a NIfTI file for each case, or for slices a folder with one mask each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brats_pipeline.cases import Case
+from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.stacks import is_slice_name, is_stack
+from transforms.nifti import is_nifti_name, read_nifti, strip_suffix, voxels
+from transforms.slices import read_mask
+
+Labels = npt.NDArray[np.uint8]
+
+
+def slice_names(case: Case) -> list[str]:
+    """Names of the slices of a patient, in the order of the label map's third axis."""
+    if case.label is None or not is_stack(case.label):
+        raise ValueError(f"{case.case_id} has no masks of slices")
+    images = next(iter(case.images.values()), None)
+    if images is not None and len(images.paths) == len(case.label.paths):
+        return [path.stem for path in images.paths]
+    return [path.stem.removesuffix("_mask") for path in case.label.paths]
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """Slice name to mask, for the masks of one patient."""
+    paths = [path for path in sorted(folder.iterdir()) if is_slice_name(path.name) and not path.name.startswith(".")]
+    return {path.stem.removesuffix("_mask"): path for path in paths if path.stem.endswith("_mask")}
+
+
+def read_masks(folder: Path, case: Case) -> Labels:
+    """Read the predicted masks of a patient as one label map ``(x, y, z)`` of 0 and 1.
+
+    Raises:
+        CaseError: a slice has no mask, or a mask cannot be used.
+    """
+    found, names = mask_files(folder), slice_names(case)
+    absent = [name for name in names if name not in found]
+    if absent:
+        some = ", ".join(f"{name}_mask.tif" for name in absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise CaseError(case.case_id, f"the prediction lacks {len(absent)} of {len(names)} slices: {some}")
+    try:
+        return read_mask([found[name] for name in names])
+    except PipelineError as error:
+        raise CaseError(case.case_id, f"the prediction cannot be used: {error}") from error
+
+
+def prediction_files(folder: Path) -> dict[str, Path]:
+    """Case id to prediction: the NIfTI files that lie directly in the folder, and its folders of masks.
+
+    Where a patient has both, the masks count: the other is their copy.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise PipelineError(f"{folder}: {what}; give a folder with predictions named CASE.nii.gz")
+    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if is_nifti_name(path.name) and not path.name.startswith("."):
+            case_id = strip_suffix(path.name)
+            if case_id in found:
+                raise PipelineError(f"two files for {case_id}: {found[case_id]} and {path}; keep one of them")
+            found[case_id] = path
+        elif path.is_dir() and not path.name.startswith(".") and mask_files(path):
+            folders[path.name] = path
+    if not found and not folders:
+        raise PipelineError(
+            f"{folder}: holds no NIfTI file and no folder of masks; predictions are named CASE.nii.gz, those of "
+            "slices CASE/SLICE_mask.tif"
+        )
+    return found | folders
+
+
+def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArray[Any]]:
+    """Read a label map as 8-bit integers.
+
+    Args:
+        path: the file.
+        case_id: goes into the message.
+        side: "prediction" or "reference", goes into the message.
+
+    Returns:
+        The labels ``(x, y, z)`` and the affine of their grid.
+
+    Raises:
+        CaseError: the file cannot be read, has not three axes, or holds values that are no labels.
+    """
+    try:
+        image = read_nifti(path)
+        labels = voxels(image)
+    except PipelineError as error:
+        raise CaseError(case_id, f"the {side} cannot be used: {error}") from error
+    if labels.ndim == 4 and labels.shape[3] == 1:
+        labels = labels[..., 0]
+    if labels.ndim != 3:
+        raise CaseError(case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}")
+    if labels.dtype != np.uint8:
+        with np.errstate(invalid="ignore"):
+            small = labels.astype(np.uint8)
+        if not np.array_equal(small, labels):
+            odd = labels[small != labels].flat[0]
+            raise CaseError(case_id, f"the {side} holds the value {odd:g}; labels are whole numbers up to 255: {path}")
+        labels = small
+    return labels, image.affine

@@ -1,0 +1,165 @@
+"""One case scored: read both sides, count, and draw the picture. What goes wrong is told, not raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from brats_pipeline.cases import Case
+from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.metrics import RegionScore, Rules, SliceScore, region_masks, score_case, score_miss, score_slices
+from brats_pipeline.overlay import overlay_figure
+from brats_pipeline.pairs import Pair
+from brats_pipeline.predictions import Labels, read_labels, read_masks, slice_names
+from brats_pipeline.stacks import is_stack, stack_defects
+from brats_pipeline.strips import strip_figure
+from brats_pipeline.volumes import read_volumes
+from transforms.labels import CONVENTIONS
+from transforms.nifti import describe_grid, same_grid, spacing_mm
+from transforms.slices import copies_of_flair, read_mask, read_slices
+
+Affine = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a case.
+
+    Args:
+        rows: one per region; none where the reference cannot be used.
+        slices: one per slice, where the case is slices.
+        copied: modalities whose channel is a copy of FLAIR, where the case is slices.
+        failure: why it could not be scored.
+        overlay: its picture, a JPEG.
+        no_overlay: why there is none.
+    """
+
+    rows: list[RegionScore]
+    slices: list[SliceScore]
+    copied: tuple[str, ...] = ()
+    failure: str | None = None
+    overlay: bytes | None = None
+    no_overlay: str | None = None
+
+
+def _read_reference(case: Case) -> tuple[Labels, Affine | None]:
+    """The reference and the affine of its grid; None for slices."""
+    assert case.label is not None  # no pair is made without one
+    if not is_stack(case.label):
+        return read_labels(case.label.paths[0], case.case_id, "reference")
+    _, defects = stack_defects(case)
+    if defects:
+        raise CaseError(case.case_id, f"the reference cannot be used: {'; '.join(defects)}")
+    try:
+        return read_mask(case.label.paths), None
+    except PipelineError as error:
+        raise CaseError(case.case_id, f"the reference cannot be used: {error}") from error
+
+
+def _read_prediction(pair: Pair, shape: tuple[int, ...], affine: Affine | None) -> Labels:
+    """The prediction, once it lies on the grid of the reference."""
+    assert pair.prediction is not None
+    case_id = pair.case.case_id
+    if affine is None:
+        folder = pair.prediction.is_dir()
+        labels = (
+            read_masks(pair.prediction, pair.case) if folder else read_labels(pair.prediction, case_id, "prediction")[0]
+        )
+        if labels.shape != shape:
+            got, need = ("x".join(map(str, sides)) for sides in (labels.shape, shape))
+            raise CaseError(
+                case_id,
+                f"the prediction has {got} columns, rows and slices, the reference {need}; predict on the slices "
+                "as they are",
+            )
+        return labels
+    labels, other = read_labels(pair.prediction, case_id, "prediction")
+    if not same_grid(shape, affine, labels.shape, other):
+        raise CaseError(
+            case_id,
+            "the prediction lies on another grid than the reference: "
+            f"prediction {describe_grid(labels.shape, other)}; "
+            f"reference {describe_grid(shape, affine)}; resample the prediction to the reference",
+        )
+    return labels
+
+
+def _scans(case: Case, shape: tuple[int, ...], affine: Affine) -> dict[str, npt.NDArray[Any]]:
+    """FLAIR and T1c on the grid of the reference."""
+    images = {}
+    for modality, volume in read_volumes(case, ("flair", "t1c")):
+        if isinstance(volume, PipelineError):
+            raise volume
+        if volume.affine is None or not same_grid(shape, affine, volume.values.shape, volume.affine):
+            raise PipelineError(f"{modality} lies on another grid than the reference")
+        images[modality] = volume.values
+    if not images:
+        raise PipelineError("no FLAIR or T1c beside the reference")
+    return images
+
+
+def _flair_slices(case: Case) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """FLAIR of a patient's slices, and the modalities that are copies of it."""
+    source = case.images.get("flair")
+    if source is None or source.channel is None:
+        raise PipelineError("no slices beside the masks")
+    volume = read_slices(source.paths)
+    return volume[source.channel], copies_of_flair(volume)
+
+
+def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
+    """Score one case and draw its picture.
+
+    Args:
+        pair: the case with its prediction.
+        rules: of scoring.
+        images: whether a picture is wanted.
+    """
+    case_id = pair.case.case_id
+    expected, predicted = CONVENTIONS[pair.reference_convention], CONVENTIONS[pair.prediction_convention]
+    try:
+        reference, affine = _read_reference(pair.case)
+        spacing = None if affine is None else spacing_mm(affine).tolist()
+        rows = score_miss(reference, case_id=case_id, spacing_mm=spacing, reference_convention=expected, rules=rules)
+    except CaseError as error:
+        return Outcome([], [], failure=f"{error.reason}; not scored")
+    prediction, failure = None, None
+    if pair.prediction is not None:
+        try:
+            prediction = _read_prediction(pair, reference.shape, affine)
+            rows = score_case(
+                prediction,
+                reference,
+                case_id=case_id,
+                spacing_mm=spacing,
+                prediction_convention=predicted,
+                reference_convention=expected,
+                rules=rules,
+            )
+        except CaseError as error:
+            prediction, failure = None, f"{error.reason}; counted as a miss"
+    reference_masks = region_masks(reference, expected, rules.regions)
+    predicted_masks = None if prediction is None else region_masks(prediction, predicted, rules.regions)
+    slices: list[SliceScore] = []
+    copied: tuple[str, ...] = ()
+    overlay, no_overlay = None, None
+    try:
+        if affine is not None:
+            if images:
+                scans = _scans(pair.case, reference.shape, affine)
+                overlay = overlay_figure(scans, reference_masks, predicted_masks, affine=affine)
+        else:
+            region = rules.regions[0]
+            mask = reference_masks[region]
+            guess = None if predicted_masks is None else predicted_masks[region]
+            slices = score_slices(guess, mask, case_id=case_id, names=slice_names(pair.case), rules=rules)
+            flair, copied = _flair_slices(pair.case)
+            if flair.shape != mask.shape:
+                raise PipelineError("the slices have another size than their masks")
+            if images:
+                overlay = strip_figure(flair, mask, guess, region=region, names=slice_names(pair.case))
+    except PipelineError as error:
+        no_overlay = str(error)
+    return Outcome(rows, slices, copied, failure, overlay, no_overlay)
