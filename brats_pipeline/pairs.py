@@ -164,6 +164,18 @@ def _strange_masks(case: Case, prediction: Path | None) -> list[str]:
     return [f"{case.case_id}/{path.name}" for name, path in found.items() if name not in names]
 
 
+def _refuse_itself(pair: Pair) -> None:
+    """A reference that is scored against itself would shine."""
+    if pair.prediction is None or pair.case.label is None:
+        return
+    predicted = mask_files(pair.prediction).values() if pair.prediction.is_dir() else [pair.prediction]
+    same = {path.resolve() for path in predicted} & {path.resolve() for path in pair.case.label.paths}
+    if same:
+        raise PipelineError(
+            f"{min(same)} is prediction and reference at once; give the folder that `segment` wrote as predictions"
+        )
+
+
 def find_pairs(
     predictions: Path,
     references: Path | Sequence[Path],
@@ -186,8 +198,8 @@ def find_pairs(
         workers: threads that read label maps.
 
     Raises:
-        PipelineError: a folder is unusable, nothing matches, the rules do not suit the references, or a convention is
-            unknown or uncertain.
+        PipelineError: a folder is unusable, nothing matches, a file is prediction and reference at once, the rules do
+            not suit the references, or a convention is unknown or uncertain.
     """
     files = prediction_files(predictions)
     roots = [references] if isinstance(references, Path) else list(references)
@@ -233,6 +245,8 @@ def find_pairs(
     pairs = [
         Pair(case, files.get(case.case_id), name, chosen[name]) for name, group in groups.items() for case in group
     ]
+    for pair in pairs:
+        _refuse_itself(pair)
     pairs.sort(key=lambda pair: pair.case.case_id)
     unmatched += [name for pair in pairs for name in _strange_masks(pair.case, pair.prediction)]
     return Pairing(chosen_rules, tuple(pairs), refused, tuple(unmatched))

@@ -205,6 +205,15 @@ def test_a_reference_that_lacks_a_mask_is_not_scored_but_named(tmp_path, dataset
     assert {row.case_id for row in evaluation.slices} == {B}
 
 
+def test_references_are_not_scored_against_themselves(tmp_path, dataset):
+    with pytest.raises(PipelineError, match=rf"{A}_10_mask\.tif is prediction and reference at once"):
+        evaluate(dataset, dataset, tmp_path / "out")
+    data = tmp_path / "msd"
+    write_cohort(data, cases=1, layout="msd", shape=(48, 48, 48), spacing_mm=3.0)
+    with pytest.raises(PipelineError, match=r"labelsTr/BRATS_001\.nii\.gz is prediction and reference at once"):
+        evaluate(data / "labelsTr", data, tmp_path / "out")
+
+
 def test_rules_that_do_not_suit_the_references_are_refused(tmp_path, dataset):
     predict(tmp_path, A)
     with pytest.raises(PipelineError, match="use --rules lgg"):
