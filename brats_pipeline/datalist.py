@@ -31,6 +31,7 @@ from brats_pipeline.cases import (
 from brats_pipeline.conventions import LabelCount
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
+from brats_pipeline.identity import Shared
 from brats_pipeline.layouts import institution_of, modalities_of
 from brats_pipeline.stacks import is_stack
 from transforms.labels import MODALITIES, convention
@@ -95,6 +96,23 @@ def case_items(cases: Sequence[Case], *, modalities: Sequence[str] = MODALITIES)
     return items
 
 
+def _groups(cases: Sequence[Case], shared: Sequence[Shared]) -> dict[str, str]:
+    """Case id to the group that stays together: a patient, or several that share a scan, named by the first of them."""
+    parent = {case.patient_id: case.patient_id for case in cases}
+    patient = {case.case_id: case.patient_id for case in cases}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for pair in shared:
+        if pair.first in patient and pair.second in patient:
+            first, second = sorted((root(patient[pair.first]), root(patient[pair.second])))
+            parent[second] = first
+    return {case_id: root(name) for case_id, name in patient.items()}
+
+
 def _folds(
     cases: Sequence[Case], sizes: Sequence[float], groups: Mapping[str, str], *, folds: int, seed: int
 ) -> list[int]:
@@ -127,6 +145,8 @@ def _folds(
         patient: (rank * strata // len(patients), site[patient] if site[patient] in many else "")
         for rank, patient in enumerate(patients)
     }
+    if max(Counter(stratum.values()).values()) < folds:  # patients are too few for both: sizes alone
+        stratum = {patient: (size, "") for patient, (size, _) in stratum.items()}
     number_of = {told: number for number, told in enumerate(sorted(set(stratum.values())))}
     with warnings.catch_warnings():
         # A size at one institution may occur in fewer patients than there are folds: then some folds have none.
@@ -150,6 +170,7 @@ def split_cases(
     seed: int = 0,
     name: str = "cohort",
     modalities: Sequence[str] | None = None,
+    shared: Sequence[Shared] = (),
     workers: int = 2,
     on_case: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -162,6 +183,8 @@ def split_cases(
         seed: the same seed and cases give the same folds.
         name: of the datalist.
         modalities: those that every case must have; by default those of the cohort's layouts.
+        shared: pairs of cases that are one patient, from :func:`brats_pipeline.identity.find_shared`; they stay in one
+            fold. Pairs with a case of another cohort say nothing here.
         workers: threads that read label maps.
         on_case: called with the id of each case whose label map was read.
 
@@ -188,8 +211,7 @@ def split_cases(
             raise count
         row = convention(case.convention or "")
         sizes.append(count.size(row.regions[row.widest_first()[0]]))
-    groups = {case.case_id: case.patient_id for case in labelled}
-    fold_of = _folds(labelled, sizes, groups, folds=folds, seed=seed)
+    fold_of = _folds(labelled, sizes, _groups(labelled, shared), folds=folds, seed=seed)
     items = case_items(labelled, modalities=wanted)
     return {
         "schema_version": SCHEMA_VERSION,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from brats_pipeline.cases import Case, Source, find_cases
 from brats_pipeline.datalist import (
@@ -24,6 +25,8 @@ from brats_pipeline.datalist import (
     write_datalist,
 )
 from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.identity import Shared
+from brats_pipeline.layouts import institution_of
 
 ENDS = ("t1c", "t1n", "t2w", "t2f")
 
@@ -233,3 +236,152 @@ def test_inference_takes_every_case_or_those_the_file_sets_apart(root, tmp_path)
     ]
     write_datalist(datalist | {"testing": [], "training": []}, path)
     assert items_for_inference(str(root), str(path)) == []
+
+
+# ------------------------------------------------------------------------------------- shared patients and institutions
+
+
+def test_cases_that_share_a_scan_stay_in_one_fold_with_all_their_kin(root):
+    cases = find_cases(root)
+    chain = [f"BraTS-GLI-0000{number}-000" for number in (1, 3, 5)]
+    pairs = [
+        Shared(chain[2], chain[1], "equal"),
+        Shared(chain[0], chain[1], "equal"),
+        Shared("elsewhere", chain[0], ""),
+    ]
+    apart = 0
+    for seed in range(8):
+        for shared in ((), pairs):
+            items = split_cases(cases, folds=4, seed=seed, shared=shared)["training"]
+            kin = {item["fold"] for item in items if item["case_id"] in chain or item["patient_id"] == "00003"}
+            apart += not shared and len(kin) > 1
+            assert not shared or len(kin) == 1
+            assert {item["fold"] for item in items} == {0, 1, 2, 3}
+            assert {item["patient_id"] for item in items} >= {"00001", "00003", "00005"}
+    assert apart > 0  # so that the pairs were needed
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from("ABCD"), min_size=6, max_size=60), st.integers(2, 5), st.integers(0, 99))
+def test_sizes_at_each_large_institution_are_spread_and_no_fold_is_empty(sites, folds, seed):
+    cases = [case(f"TCGA_{site}{site}_{n:04}_2000", f"TCGA_{site}{site}_{n:04}") for n, site in enumerate(sites)]
+    chosen = _folds(cases, [float(n) for n in range(len(cases))], groups(cases), folds=folds, seed=seed)
+    assert set(chosen) == set(range(folds))
+    many = {site for site in sites if sites.count(site) >= folds}
+    strata = min(3, len(sites) // folds)
+    cells, sizes = defaultdict(list), defaultdict(list)
+    for n, (site, fold) in enumerate(zip(sites, chosen, strict=True)):
+        sizes[n * strata // len(sites)].append(fold)
+        cells[site if site in many else "few", n * strata // len(sites)].append(fold)
+    if max(map(len, cells.values())) < folds:  # too few patients for both
+        cells = sizes
+    for held in cells.values():
+        counts = [held.count(fold) for fold in range(folds)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_an_institution_is_read_from_a_barcode_only():
+    assert institution_of("TCGA_CS_4942") == institution_of("tcga-cs-4942") == "CS"
+    assert institution_of("CBICA_AAB") is None
+    assert institution_of("00002") is None
+
+
+# ------------------------------------------------------------------------------------------------------ slices and MSD
+
+
+def write_slices(root: Path, case_id: str, tumour: int, slices: int = 3, masks: bool = True) -> Path:
+    folder = root / case_id
+    folder.mkdir(parents=True)
+    for number in range(1, slices + 1):
+        Image.fromarray(np.full((8, 6, 3), number, np.uint8)).save(folder / f"{case_id}_{number}.tif")
+        mask = np.zeros((8, 6), np.uint8)
+        mask.ravel()[: tumour if number == 2 else 0] = 255
+        if masks:
+            Image.fromarray(mask).save(folder / f"{case_id}_{number}_mask.tif")
+    return folder
+
+
+@pytest.fixture
+def slices(tmp_path: Path) -> Path:
+    """Six patients of an institution and one without masks; eleven slices, so that 10 sorts before 2 by name."""
+    root = tmp_path / "kaggle_3m"
+    for number in range(6):
+        write_slices(root, f"TCGA_CS_000{number}_20000101", 3 + 4 * number, slices=11)
+    write_slices(root, "TCGA_DU_0009_20000101", 0, masks=False)
+    return root
+
+
+def test_slices_are_listed_in_order_with_their_channels(slices, tmp_path):
+    datalist = split_cases(find_cases(slices), folds=3)
+    assert (datalist["layout"], datalist["convention"], datalist["modalities"]) == (
+        "lgg",
+        "lgg",
+        ["t1c", "t1", "flair"],
+    )
+    item = next(item for item in datalist["training"] if item["patient_id"] == "TCGA_CS_0004")
+    stem = str(slices / "TCGA_CS_0004_20000101" / "TCGA_CS_0004_20000101")
+    assert item["image"] == [f"{stem}_{number}.tif" for number in range(1, 12)]
+    assert item["label"] == [f"{stem}_{number}_mask.tif" for number in range(1, 12)]
+    assert item["channels"] == {"t1c": 2, "t1": 0, "flair": 1}
+    assert item["modalities"] == ["t1c", "t1", "flair"]
+    (testing,) = datalist["testing"]
+    assert testing["case_id"] == "TCGA_DU_0009_20000101"
+    assert "label" not in testing
+    path = tmp_path / "kaggle_3m" / "datalist.json"
+    write_datalist(datalist, path)
+    assert str(tmp_path) not in path.read_text()
+    assert read_datalist(path) == datalist["training"]
+
+
+def test_monai_reads_the_list_of_slices(slices):
+    from monai.data import load_decathlon_datalist
+
+    path = slices / "datalist.json"
+    write_datalist(split_cases(find_cases(slices), folds=3), path)
+    for mine, its in zip(read_datalist(path), load_decathlon_datalist(str(path), True, "training"), strict=True):
+        assert {name: its[name] for name in ("image", "label", "channels")} == {
+            name: mine[name] for name in ("image", "label", "channels")
+        }
+
+
+def test_a_bundle_gets_the_modalities_that_it_names_or_a_refusal(slices, tmp_path):
+    named = items_for_training(str(slices), modalities=["flair"], folds=3)
+    assert len(named) == 4
+    assert len(items_for_inference(str(slices), modalities=["t1", "flair"])) == 7
+    path = tmp_path / "datalist.json"
+    write_datalist(split_cases(find_cases(slices), folds=3), path)
+    assert items_for_training(str(slices), str(path), modalities=["flair"]) == named
+    for call in (
+        lambda: items_for_training(str(slices), folds=3),
+        lambda: items_for_training(str(slices), str(path)),
+        lambda: items_for_inference(str(slices)),
+        lambda: items_for_inference(str(slices), str(path), modalities=["t1", "t2"]),
+        lambda: split_cases(find_cases(slices), folds=3, modalities=["t2"]),
+    ):
+        with pytest.raises(CaseError, match=r"TCGA_\w+: lacks t2 \(has t1c, t1, flair\)"):
+            call()
+
+
+def test_slices_that_do_not_match_their_masks_are_not_listed(slices):
+    (slices / "TCGA_CS_0001_20000101" / "TCGA_CS_0001_20000101_5_mask.tif").unlink()
+    with pytest.raises(CaseError, match="TCGA_CS_0001_20000101: slice without a mask: slice 5"):
+        split_cases(find_cases(slices), folds=3)
+    assert len(items_for_inference(str(slices), modalities=["flair"])) == 7  # masks have no say there
+
+
+def test_a_decathlon_case_is_one_file_with_channels(tmp_path):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "imagesTr" / "BRATS_001.nii.gz", np.ones((6, 5, 4, 4), np.int16))
+    write(tmp_path / "labelsTr" / "BRATS_001.nii.gz", np.ones((6, 5, 4), np.uint8))
+    described = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "training": [{"image": "./imagesTr/BRATS_001.nii.gz", "label": "./labelsTr/BRATS_001.nii.gz"}],
+        "test": [],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(described))
+    (item,) = case_items(find_cases(tmp_path))
+    assert item["image"] == [str(tmp_path / "imagesTr" / "BRATS_001.nii.gz")]
+    assert item["label"] == str(tmp_path / "labelsTr" / "BRATS_001.nii.gz")
+    assert item["channels"] == {"t1c": 2, "t1": 1, "t2": 3, "flair": 0}
+    assert item["modalities"] == ["t1c", "t1", "t2", "flair"]
