@@ -1,0 +1,87 @@
+"""From the slices of a patient to a tensor, with the sequences that are missing made known to the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brats_pipeline.errors import PipelineError
+from transforms.slice_stack import FlagPresenced, LoadSlicesd, SaveSliceMasksd, flag_presence
+
+CHANNELS = {"t1c": 2, "t1": 0, "flair": 1}
+
+
+@pytest.fixture
+def item(tmp_path: Path) -> dict[str, object]:
+    """A patient of three slices, 5 columns by 4 rows, whose T1c is a copy of FLAIR."""
+    images, masks = [], []
+    for number in range(3):
+        picture = np.random.default_rng(number).integers(0, 255, (4, 5, 3), dtype=np.uint8)
+        picture[..., 2] = picture[..., 1]
+        mask = np.zeros((4, 5), np.uint8)
+        mask[1, 2 + number] = 255
+        images.append(str(tmp_path / f"p_{number + 1}.tif"))
+        masks.append(str(tmp_path / f"p_{number + 1}_mask.tif"))
+        Image.fromarray(picture).save(images[-1])
+        Image.fromarray(mask).save(masks[-1])
+    return {"case_id": "p", "image": images, "label": masks, "channels": CHANNELS}
+
+
+def test_channels_are_taken_by_name(item: dict[str, object]) -> None:
+    loaded = LoadSlicesd(["image", "label"], modalities=["flair", "t1"])(item)
+    picture = np.asarray(Image.open(item["image"][1]))  # type: ignore[index]
+    np.testing.assert_array_equal(loaded["image"][0, :, :, 1], picture[..., 1].T)
+    np.testing.assert_array_equal(loaded["image"][1, :, :, 1], picture[..., 0].T)
+    assert loaded["label"].shape == (1, 5, 4, 3)
+    assert loaded["label"].nonzero().tolist() == [[0, 2, 1, 0], [0, 3, 1, 1], [0, 4, 1, 2]]
+
+
+def test_a_copy_of_flair_is_absent_and_flair_is_present(item: dict[str, object]) -> None:
+    loaded = LoadSlicesd("image", modalities=["t1c", "t1", "flair"])(item)
+    assert loaded["present"].tolist() == [0, 1, 1]
+
+
+def test_a_missing_sequence_is_zeroed_and_flagged() -> None:
+    image = torch.tensor([[5.0, 7.0], [3.0, 4.0]])
+    flagged = flag_presence(image, torch.tensor([1.0, 0.0]))
+    assert flagged.tolist() == [[5, 7], [0, 0], [1, 1], [0, 0]]
+
+
+def test_one_flag_per_channel_is_needed() -> None:
+    with pytest.raises(ValueError, match="one flag per channel"):
+        flag_presence(torch.zeros(3, 2, 2), torch.ones(2))
+
+
+def test_a_modality_that_slices_do_not_have_is_named(item: dict[str, object]) -> None:
+    with pytest.raises(PipelineError, match="t2 is not in these slices"):
+        LoadSlicesd("image", modalities=["t2"])(item)
+
+
+def test_masks_of_another_size_are_refused(item: dict[str, object], tmp_path: Path) -> None:
+    for path in item["label"]:  # type: ignore[attr-defined]
+        Image.fromarray(np.zeros((6, 5), np.uint8)).save(path)
+    with pytest.raises(PipelineError, match="differ in size"):
+        LoadSlicesd(["image", "label"], modalities=["flair"])(item)
+
+
+def test_what_was_loaded_can_be_saved_unchanged(item: dict[str, object], tmp_path: Path) -> None:
+    loaded = LoadSlicesd(["image", "label"], modalities=["flair"])(item)
+    loaded["pred"] = loaded["label"]
+    SaveSliceMasksd("pred", output_dir=tmp_path / "out", stacked=True)(loaded)
+    for source in map(Path, item["label"]):  # type: ignore[call-overload]
+        saved = Image.open(tmp_path / "out" / "p" / source.name)
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(Image.open(source)))
+    volume = nib.load(tmp_path / "out" / "p.nii.gz")
+    np.testing.assert_array_equal(np.asarray(volume.dataobj), loaded["label"][0])
+
+
+def test_flags_follow_the_image_in_a_dictionary(item: dict[str, object]) -> None:
+    loaded = FlagPresenced("image")(LoadSlicesd("image", modalities=["t1c", "flair"])(item))
+    assert loaded["image"].shape == (4, 5, 4, 3)
+    assert not loaded["image"][0].any()
+    assert loaded["image"][2:].flatten(1).unique(dim=1).tolist() == [[0], [1]]

@@ -1,0 +1,98 @@
+"""Slices in TIFF files: their axes, their channels, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brats_pipeline.errors import PipelineError
+from transforms.slices import copies_of_flair, read_mask, read_slices, write_masks
+
+# Two rows, three columns; one number per pixel and channel, so that no axis can be confused with another.
+PICTURE = np.array([[[11, 21, 31], [12, 22, 32], [13, 23, 33]], [[14, 24, 34], [15, 25, 35], [16, 26, 36]]], np.uint8)
+
+
+def save(path: Path, array: np.ndarray) -> Path:
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> list[Path]:
+    return [save(tmp_path / f"p_{number}.tif", PICTURE + 100 * (number - 1)) for number in (1, 2)]
+
+
+def test_columns_are_x_rows_are_y_and_files_are_z(stack: list[Path]) -> None:
+    volume = read_slices(stack)
+    assert volume.shape == (3, 3, 2, 2)
+    np.testing.assert_array_equal(volume[0, :, 0, 0], [11, 12, 13])  # t1, first row, along the columns
+    np.testing.assert_array_equal(volume[1, 0, :, 0], [21, 24])  # flair, first column, along the rows
+    np.testing.assert_array_equal(volume[2, 0, 0, :], [31, 131])  # t1c, through the files
+
+
+def test_masks_become_zero_and_one_and_come_back_as_they_were(tmp_path: Path) -> None:
+    drawn = np.array([[0, 255, 0], [255, 255, 0]], np.uint8)
+    paths = [save(tmp_path / "a_1_mask.tif", drawn), save(tmp_path / "a_2_mask.tif", 0 * drawn)]
+    labels = read_mask(paths)
+    assert labels.shape == (3, 2, 2)
+    np.testing.assert_array_equal(labels[:, :, 0], [[0, 1], [1, 1], [0, 0]])
+    written = write_masks(tmp_path / "out" / "a", ["a_1", "a_2"], labels)
+    assert [path.name for path in written] == ["a_1_mask.tif", "a_2_mask.tif"]
+    for path, source in zip(written, paths, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(source)))
+
+
+def test_a_channel_that_equals_flair_is_a_copy_and_flair_itself_never_is() -> None:
+    volume = np.zeros((3, 4, 4, 2), np.uint8)
+    volume[0], volume[1], volume[2] = 7, 9, 9
+    assert copies_of_flair(volume) == ("t1c",)
+    volume[0] = 9
+    assert copies_of_flair(volume) == ("t1", "t1c")
+    volume[0, 0, 0, 0] = 8
+    assert copies_of_flair(volume) == ("t1c",)
+
+
+@pytest.mark.parametrize(
+    ("array", "needed"),
+    [
+        (PICTURE[..., 0], "3 channels"),
+        (PICTURE[..., 0].astype(np.uint16) * 200, "8-bit"),
+        (np.zeros((2, 3, 4), np.uint8), "3 channels"),
+    ],
+    ids=["one channel", "16 bit", "four channels"],
+)
+def test_a_slice_of_another_kind_is_refused(tmp_path: Path, array: np.ndarray, needed: str) -> None:
+    path = save(tmp_path / "odd.tif", array)
+    with pytest.raises(PipelineError, match=needed) as refused:
+        read_slices([path])
+    assert "odd.tif" in str(refused.value)
+
+
+def test_slices_of_two_sizes_are_refused_with_both_named(stack: list[Path], tmp_path: Path) -> None:
+    wide = save(tmp_path / "wide.tif", np.zeros((2, 5, 3), np.uint8))
+    with pytest.raises(PipelineError, match=r"wide\.tif.*\(2, 5, 3\).*p_1\.tif.*\(2, 3, 3\)"):
+        read_slices([*stack, wide])
+
+
+def test_a_mask_that_is_not_binary_is_refused_with_its_values(tmp_path: Path) -> None:
+    path = save(tmp_path / "grey_mask.tif", np.array([[0, 255], [128, 3]], np.uint8))
+    with pytest.raises(PipelineError, match=r"grey_mask\.tif.*\[3, 128\]"):
+        read_mask([path])
+
+
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "text.tif"
+    path.write_text("not a picture")
+    with pytest.raises(PipelineError, match=r"text\.tif.*no picture"):
+        read_slices([path])
+
+
+@pytest.mark.filterwarnings("ignore:Truncated File Read:UserWarning")  # Pillow says so before it fails
+def test_a_truncated_slice_is_refused(stack: list[Path]) -> None:
+    content = stack[0].read_bytes()
+    stack[0].write_bytes(content[: len(content) // 2])
+    with pytest.raises(PipelineError, match=r"p_1\.tif"):
+        read_slices(stack)
