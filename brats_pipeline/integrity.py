@@ -103,16 +103,16 @@ SLICE_MODES = {"RGB": "3 channels of 8 bits", "L": "1 channel of 8 bits", "1": "
 """What a slice (the first) and a mask (the others) may hold, by Pillow's names."""
 
 
-def _tiff_words(path: Path) -> str | None:
-    """Channels and bits of a TIFF file that Pillow has no name for, such as three channels of 16 bits."""
-    try:
-        with path.open("rb") as file:
-            tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-            file.seek(tags.next)
-            tags.load(file)
-        return f"{tags.get(277, 1)} channels of {tags[258][0]} bits"
-    except Exception:  # no TIFF file, then
-        return None
+def _pixel_words(image: Image.Image) -> str:
+    """What a picture holds. Its tags tell: Pillow opens colours of 16 bits as if they had 8."""
+    tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
+    bits = max(tags.get(258, (8,)))
+    if bits <= 8 and image.mode in SLICE_MODES:
+        return SLICE_MODES[image.mode]
+    channels = len(image.getbands())
+    return f"{channels} channel{'s' if channels > 1 else ''} of {bits} bits" + (
+        " (palette)" if image.mode == "P" else ""
+    )
 
 
 def read_slice_header(path: Path) -> tuple[str, tuple[int, int]]:
@@ -123,12 +123,9 @@ def read_slice_header(path: Path) -> tuple[str, tuple[int, int]]:
     """
     try:
         with Image.open(path) as image:
-            words = SLICE_MODES.get(image.mode) or _tiff_words(path) or f"pixels of kind {image.mode}"
-            return words, image.size
+            return _pixel_words(image), image.size
     except UnidentifiedImageError as error:
-        if (tagged := _tiff_words(path)) is not None:
-            return tagged, (0, 0)
-        raise PipelineError(f"{path}: is no TIFF picture; copy or download it again") from error
+        raise PipelineError(f"{path}: is no TIFF picture of a known kind; copy or download it again") from error
     except OSError as error:
         raise PipelineError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
 

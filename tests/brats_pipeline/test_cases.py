@@ -1,5 +1,7 @@
 """Finding cases and deciding conventions, on tiny files written here."""
 
+import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +9,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from brats_pipeline.cases import (
     case_list_sha256,
     count_labels,
     decide_conventions,
     find_cases,
+    listing_defects,
     missing_modalities,
     settle_conventions,
 )
@@ -192,6 +196,176 @@ def test_the_hash_of_a_case_list_forgets_the_order_only():
     assert case_list_sha256(["a", "b"]) == case_list_sha256(["b", "a"]) != case_list_sha256(["ab"])
 
 
+# ------------------------------------------------------------------------------------------------------------- slices
+
+
+def write_slices(folder: Path, stem: str, numbers=range(1, 13), masks=None) -> Path:
+    """Slices whose red, green and blue are their number, 100 and 200; masks of the same numbers unless told."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        picture = np.zeros((8, 6, 3), np.uint8) + np.uint8([number, 100, 200])
+        Image.fromarray(picture).save(folder / f"{stem}_{number}.tif")
+    for number in numbers if masks is None else masks:
+        mask = np.zeros((8, 6), np.uint8)
+        mask[: number % 3] = 255
+        Image.fromarray(mask).save(folder / f"{stem}_{number}_mask.tif")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("folder", "stem", "patient"),
+    [
+        ("kaggle_3m/TCGA_CS_4942_19970222", "TCGA_CS_4942_19970222", "TCGA_CS_4942"),
+        ("a/b/c/TCGA_HT_A61B_19991127", "TCGA_HT_A61B_19991127", "TCGA_HT_A61B"),
+        ("all", "TCGA_CS_4942_19970222", "TCGA_CS_4942"),
+        ("patient7", "patient7", "patient7"),
+    ],
+)
+def test_slices_become_one_case_ordered_by_number(tmp_path, folder, stem, patient):
+    write_slices(tmp_path / folder, stem)
+    (case,) = find_cases(tmp_path)
+    assert (case.case_id, case.patient_id, case.layout, case.convention) == (stem, patient, "lgg", None)
+    assert {modality: source.channel for modality, source in case.images.items()} == {"t1c": 2, "t1": 0, "flair": 1}
+    assert list(case.images) == ["t1c", "t1", "flair"]
+    paths = tuple(tmp_path / folder / f"{stem}_{number}.tif" for number in range(1, 13))
+    assert {source.paths for source in case.images.values()} == {paths}
+    assert case.label is not None
+    assert case.label.channel is None
+    assert [path.name for path in case.label.paths] == [f"{stem}_{number}_mask.tif" for number in range(1, 13)]
+    assert listing_defects(case) == []
+    assert find_cases(tmp_path / folder) == [case]
+
+
+def test_slices_of_two_patients_in_one_folder_are_two_cases(tmp_path):
+    for stem in ("TCGA_CS_4942_19970222", "TCGA_CS_4943_20000902"):
+        write_slices(tmp_path / "all", stem, range(1, 3))
+    assert [case.case_id for case in find_cases(tmp_path)] == ["TCGA_CS_4942_19970222", "TCGA_CS_4943_20000902"]
+
+
+def test_a_patient_without_masks_has_no_label_map_and_one_without_slices_no_image(tmp_path):
+    write_slices(tmp_path / "one", "TCGA_CS_0001_2000", masks=[])
+    write_slices(tmp_path / "two", "TCGA_CS_0002_2000", [], masks=[1, 2])
+    write_slices(tmp_path / "three", "TCGA_CS_0003_2000", [7], masks=[])
+    bare, masks, lone = find_cases(tmp_path)
+    assert bare.label is None
+    assert masks.images == {}
+    assert masks.label is not None
+    assert len(lone.images["flair"].paths) == 1
+    assert [listing_defects(case) for case in (bare, masks, lone)] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "masks", "says"),
+    [
+        ([1, 2, 4, 5], [1, 2, 4, 5], "slice 3 missing between 1 and 5"),
+        ([1, 4, 9], [], "slices 2, 3, 5, 6, 7 and 1 more missing between 1 and 9"),
+        ([1, 2, 3], [1, 3], "slice without a mask: slice 2 (TCGA_CS_0001_2000_2.tif)"),
+        ([1, 2, 3], [1, 2, 3, 4, 5], "mask without a slice: slices 4, 5 (TCGA_CS_0001_2000_4_mask.tif)"),
+        ([1, 3], [1, 2, 3], "mask without a slice: slice 2 (TCGA_CS_0001_2000_2_mask.tif)"),
+    ],
+)
+def test_slices_and_masks_that_do_not_match_are_one_defect(tmp_path, numbers, masks, says):
+    write_slices(tmp_path, "TCGA_CS_0001_2000", numbers, masks)
+    (case,) = find_cases(tmp_path)
+    (defect,) = listing_defects(case)
+    assert says in defect
+
+
+def test_one_slice_in_two_files_is_refused(tmp_path):
+    write_slices(tmp_path, "TCGA_CS_0001_2000")
+    (tmp_path / "TCGA_CS_0001_2000_7.tif").rename(tmp_path / "TCGA_CS_0001_2000_7.tiff")
+    write_slices(tmp_path, "TCGA_CS_0001_2000", [7], masks=[])
+    with pytest.raises(CaseError, match=r"TCGA_CS_0001_2000: two files for slice 7: .*_7\.tif and .*_7\.tiff"):
+        find_cases(tmp_path)
+
+
+def test_pictures_that_are_no_slices_make_no_case(tmp_path):
+    write_slices(tmp_path / "figures", "figure", [1, 2], masks=[])
+    write_case(tmp_path / "case7", "", PLAIN)
+    assert [case.case_id for case in find_cases(tmp_path)] == ["case7"]
+    with pytest.raises(PipelineError, match=r"2 x \.tif: figure_1\.tif(.|\n)*lgg: TCGA_CS_4942"):
+        find_cases(tmp_path / "figures")
+
+
+# ---------------------------------------------------------------------------------------------- Decathlon, dataset.json
+
+MODALITY = {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"}
+
+
+def write_decathlon(root: Path, labels=(1, 2, 3), **changes) -> Path:
+    """Two cases with a label map and one without."""
+    for name in ("BRATS_001", "BRATS_002", "BRATS_003"):
+        where = root / ("imagesTs" if name.endswith("3") else "imagesTr")
+        voxels = np.zeros((6, 5, 4, 4), np.int16) + np.int16([1, 2, 3, 4])
+        where.mkdir(parents=True, exist_ok=True)
+        nib.Nifti1Image(voxels, np.eye(4)).to_filename(where / f"{name}.nii.gz")
+        if not name.endswith("3"):
+            write(root / "labelsTr" / f"{name}.nii.gz", list(labels))
+    listed = [
+        {"image": f"./imagesTr/{n}.nii.gz", "label": f"./labelsTr/{n}.nii.gz"} for n in ("BRATS_001", "BRATS_002")
+    ]
+    described = {"name": "BRATS", "modality": MODALITY, "training": listed, "test": ["./imagesTs/BRATS_003.nii.gz"]}
+    (root / "dataset.json").write_text(json.dumps(described | changes))
+    return root
+
+
+@pytest.mark.parametrize("order", [MODALITY, {"3": "FLAIR", "0": "T2w", "1": "T1gd", "2": "T1w"}])
+def test_channels_of_the_decathlon_are_told_by_name(tmp_path, caplog, order):
+    root = write_decathlon(tmp_path / "deep" / "Task01_BrainTumour", modality=order)
+    with caplog.at_level(logging.WARNING):
+        one, two, three = find_cases(tmp_path)
+    assert caplog.records == []
+    channel = {name.lower(): int(key) for key, name in order.items()}
+    wanted = {"t1c": channel["t1gd"], "t1": channel["t1w"], "t2": channel["t2w"], "flair": channel["flair"]}
+    assert {modality: source.channel for modality, source in one.images.items()} == wanted
+    assert list(one.images) == ["t1c", "t1", "t2", "flair"]
+    assert {source.paths for source in one.images.values()} == {(root / "imagesTr" / "BRATS_001.nii.gz",)}
+    assert (one.case_id, one.patient_id, one.layout) == ("BRATS_001", "BRATS_001", "msd")
+    assert one.label.paths == (root / "labelsTr" / "BRATS_001.nii.gz",)
+    assert two.label is not None
+    assert (three.case_id, three.label) == ("BRATS_003", None)
+    assert {case.convention for case in decide_conventions([one, two, three])} == {"msd"}
+
+
+def test_a_file_that_the_decathlon_lists_and_nobody_has_is_a_defect_of_its_case(tmp_path):
+    write_decathlon(tmp_path)
+    (tmp_path / "imagesTr" / "BRATS_002.nii.gz").unlink()
+    one, two, three = find_cases(tmp_path)
+    assert listing_defects(one) == listing_defects(three) == []
+    (defect,) = listing_defects(two)
+    assert f"{tmp_path / 'imagesTr' / 'BRATS_002.nii.gz'}: is named in dataset.json and not there" in defect
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"modality": {"0": "CT"}}, "channel 0, 'CT', is no modality of brain tumours; FLAIR, T1w"),
+        ({"modality": {"0": "FLAIR", "1": "flair"}}, "channel 1, 'flair', occurs twice"),
+        ({"modality": ["FLAIR"]}, "'modality' must be"),
+        ({"training": [{"label": "x"}]}, "'training' must list one image file for each case"),
+        ({"training": [{"image": ["a", "b"]}]}, "'training' must list one image file for each case"),
+        ({"test": ["./imagesTr/BRATS_001.nii.gz"]}, "BRATS_001: .* lists it twice"),
+        ({"training": [], "test": ["./imagesTs/BRATS_009.nii.gz"]}, "names 1 cases, and none of their files is there"),
+    ],
+)
+def test_a_dataset_json_that_makes_no_sense_is_refused(tmp_path, changes, says):
+    write_decathlon(tmp_path, **changes)
+    with pytest.raises(PipelineError, match=says) as caught:
+        find_cases(tmp_path)
+    assert str(tmp_path / "dataset.json") in str(caught.value)
+
+
+def test_a_dataset_json_that_is_no_json_is_refused_beside_its_images_and_ignored_elsewhere(tmp_path):
+    write_decathlon(tmp_path / "msd")
+    (tmp_path / "msd" / "dataset.json").write_text("{")
+    with pytest.raises(PipelineError, match=r"dataset\.json: is no JSON file"):
+        find_cases(tmp_path / "msd")
+    write_case(tmp_path / "case7", "", PLAIN)
+    for content in ("{", "[]", '{"channel_names": {}}'):
+        (tmp_path / "case7" / "dataset.json").write_text(content)
+        assert len(find_cases(tmp_path / "case7")) == 1
+
+
 # --------------------------------------------------------------------------------------------------------- conventions
 
 
@@ -243,6 +417,21 @@ def test_each_layout_of_a_mixed_cohort_is_decided_for_itself(tmp_path):
         "BraTS-GLI-00002-000": "brats2023",
         "Brats18_2013_2_1": "brats2017",
     }
+
+
+def test_layouts_with_one_reading_are_decided_even_without_label_maps(tmp_path):
+    write_slices(tmp_path / "a", "TCGA_CS_0001_2000", range(1, 4))
+    write_slices(tmp_path / "b", "TCGA_CS_0002_2000", range(1, 4), masks=[])
+    write_decathlon(tmp_path / "c")
+    assert {case.layout: case.convention for case in decide_conventions(find_cases(tmp_path))} == {
+        "lgg": "lgg",
+        "msd": "msd",
+    }
+
+
+def test_a_decathlon_label_map_in_other_numbers_is_refused(tmp_path):
+    with pytest.raises(CaseError, match=r"BRATS_001: .* holds 1 2 4, and 4 is in no label convention"):
+        decide_conventions(find_cases(write_decathlon(tmp_path, labels=(1, 2, 4))))
 
 
 @pytest.mark.parametrize(
