@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from brats_pipeline.errors import PipelineError, root_cause
 from brats_pipeline.files import write_atomically
+from transforms.labels import MODALITIES
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
@@ -89,6 +90,24 @@ def bundle_for(layouts: Sequence[str]) -> Path:
         f"no bundle with weights segments the layout {', '.join(layouts)} (bundles for it: {names}); train one with "
         "`brats-pipeline train BUNDLE --data DATA -o RUN`, then give --bundle RUN"
     )
+
+
+def wanted_modalities(bundle: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The modalities that a bundle's network is fed, in the order of its channels.
+
+    Raises:
+        PipelineError: the configuration does not say, or names a modality that does not exist.
+    """
+    import yaml
+
+    path = bundle / "configs" / "inference.yaml"
+    try:
+        names = overrides.get("modalities", yaml.safe_load(path.read_text(encoding="utf-8"))["modalities"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise PipelineError(f"{path}: does not list the modalities ({error}); restore the bundle") from error
+    if not isinstance(names, list) or not names or not set(names) <= set(MODALITIES) or len(set(names)) < len(names):
+        raise PipelineError(f"modalities are {names!r}; name some of {', '.join(MODALITIES)}, each once")
+    return tuple(names)
 
 
 @contextmanager

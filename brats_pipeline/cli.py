@@ -133,19 +133,19 @@ def split_command(
 def phantom_command(
     out: Annotated[Path, typer.Argument(help="Folder to write the cohort into.")],
     cases: Annotated[int, typer.Option(min=1, help="Number of cases.")] = 8,
-    layout: Annotated[str, typer.Option(help="brats2017, brats2020, brats2021, brats2023 or plain.")] = "brats2021",
+    layout: Annotated[str, typer.Option(help="brats2017 to brats2024-met, msd, lgg or plain.")] = "brats2021",
     seed: Seed = 0,
     convention: ConventionName = None,
     orientation: Annotated[str, typer.Option(help="Axis codes of the files, such as LPS or RAS.")] = "LPS",
     size: Annotated[int | None, typer.Option(min=24, help="Voxels a side; by default 240x240x155.")] = None,
-    spacing: Annotated[float, typer.Option(min=0.1, help="Voxel side in mm.")] = 1.0,
+    spacing: Annotated[float | None, typer.Option(min=0.1, help="Voxel side in mm, by default 1.")] = None,
     quiet: Quiet = False,
 ) -> int:
     """Write a synthetic cohort: brains with tumours that nobody has."""
     from brats_pipeline.phantom import write_cohort
     from brats_pipeline.progress import case_bar
 
-    shape = (240, 240, 155) if size is None else (size, size, size)
+    shape = None if size is None else (size, size, size)
     with case_bar("phantom", cases, quiet=quiet) as on_case, _as_request():
         written = write_cohort(
             out,
@@ -173,6 +173,9 @@ def train_command(
     seed: Seed = 0,
     device: Device = None,
     convention: ConventionName = None,
+    modalities: Annotated[
+        str | None, typer.Option(help="Train on these alone, such as `flair` or `t1c,flair`.")
+    ] = None,
     settings: Settings = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     quiet: Quiet = False,
@@ -194,7 +197,7 @@ def train_command(
             fold=None if fold == "all" else int(fold),
             seed=seed,
             device=device,
-            overrides=_overrides(settings),
+            overrides={**_overrides(settings), **({"modalities": modalities.split(",")} if modalities else {})},
             resume=resume,
             on_start=on_start,
         )
@@ -257,7 +260,7 @@ def evaluate_command(
     predictions: Annotated[Path, typer.Argument(help="Folder of <case_id>.nii.gz.")],
     references: Annotated[list[Path], typer.Argument(help="Datasets, or one folder of label maps.")],
     out: Out,
-    rules: Annotated[str, typer.Option(help="Scoring rules.")] = "brats2023-gli",
+    rules: Annotated[str | None, typer.Option(help="Scoring rules; by default those of the data.")] = None,
     convention: ConventionName = None,
     prediction_convention: Annotated[str | None, typer.Option(help="Label convention of the predictions.")] = None,
     images: Annotated[bool, typer.Option(help="Show the scans in the report.")] = True,

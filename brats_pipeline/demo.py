@@ -25,14 +25,14 @@ SIDE = 72
 SETTINGS = {
     "spacing": [SPACING_MM] * 3,
     "patch_size": [48, 48, 48],
-    "roi_size": [64, 64, 64],
+    "roi_size": [48, 48, 48],
     "network_def::depth": 3,
     "network_def::features": 8,
     "learning_rate": 0.004,
     "batch_size": 2,
     "patches_per_epoch": 40,
-    "max_epochs": 12,
-    "val_interval": 4,
+    "max_epochs": 25,
+    "val_interval": 5,
 }
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, weights_path
+from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities, weights_path
 from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, without_labels
 from brats_pipeline.datalist import case_items
 from brats_pipeline.errors import PipelineError
@@ -109,17 +109,20 @@ def segment(
     out = Path(out).resolve()
     result = Segmentation(out=out, bundle=root)
 
+    wanted = wanted_modalities(root, overrides or {})
     items: list[dict[str, Any]] = []
     for case in cases:
-        defects = check_headers(case)
+        defects = check_headers(case, wanted=wanted)
         if defects:
             result.failed[case.case_id] = "; ".join(defects)
         else:
-            items += case_items([case])
+            items += case_items([case], modalities=wanted)
     identity = _identity(root, convention, overrides or {})
     earlier = _earlier_cases(out, identity, items, overwrite=overwrite)
     if not overwrite:
-        result.skipped = [item["case_id"] for item in items if _prediction(out, item["case_id"]).is_file()]
+        result.skipped = [
+            item["case_id"] for item in items if all(path.is_file() for path in prediction_files(out, item))
+        ]
         items = [item for item in items if item["case_id"] not in result.skipped]
     started = time.monotonic()
 
@@ -178,8 +181,20 @@ def _run(
             result.failed |= evaluator.failures
 
 
-def _prediction(out: Path, case_id: str) -> Path:
-    return out / f"{case_id}.nii.gz"
+def prediction_files(out: Path, item: Mapping[str, Any]) -> list[Path]:
+    """The files that a case's prediction consists of: one label map, or one mask per slice."""
+    case_id = str(item["case_id"])
+    if item["layout"] == "lgg":
+        return [out / case_id / f"{Path(image).stem}_mask.tif" for image in item["image"]]
+    return [out / f"{case_id}.nii.gz"]
+
+
+def _cases_there(out: Path) -> dict[str, list[Path]]:
+    """The predictions in a folder: case to its files."""
+    there = {strip_suffix(path.name): [path] for path in out.glob("*.nii.gz")}
+    for path in out.glob("*/*_mask.tif"):
+        there.setdefault(path.parent.name, []).append(path)
+    return there
 
 
 def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,10 +228,12 @@ def _earlier_cases(
     """
     wanted = {str(item["case_id"]) for item in items}
     for item in items:
-        path = _prediction(out, item["case_id"])
-        if str(path) in (str(Path(image).resolve()) for image in item["image"]):
-            raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
-    there = {strip_suffix(path.name) for path in out.glob("*.nii.gz")}
+        scans = {Path(image).resolve() for image in item["image"]}
+        for path in prediction_files(out, item):
+            if path in scans:
+                raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
+    files = _cases_there(out)
+    there = set(files)
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
         cases: dict[str, Any] = record["cases"]
@@ -238,7 +255,8 @@ def _earlier_cases(
                 "choose another folder"
             )
         for case_id in there:
-            _prediction(out, case_id).unlink()
+            for path in files[case_id]:
+                path.unlink()
     return {}
 
 

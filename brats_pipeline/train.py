@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles import bundle_path, freeze_bundle, open_workflow, plain_errors, weights_path
+from brats_pipeline.bundles import (
+    bundle_path,
+    freeze_bundle,
+    open_workflow,
+    plain_errors,
+    wanted_modalities,
+    weights_path,
+)
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.datalist import case_items, read_datalist, split_cases, training_items, write_datalist
 from brats_pipeline.errors import CaseError, PipelineError
@@ -87,7 +94,8 @@ def train(
     if resuming:
         record |= _origin(run)
     else:
-        listing = _datalist(data, datalist, convention=convention, folds=folds, fold=fold, seed=seed)
+        wanted = wanted_modalities(source, changes)
+        listing = _datalist(data, datalist, convention=convention, folds=folds, fold=fold, seed=seed, wanted=wanted)
         training_items(listing, fold=fold, validation=False)  # refuses a fold that does not exist
         changes = {"seed": seed, "fold": fold, **changes}
     freeze_bundle(run if resuming else source, run, changes)
@@ -157,6 +165,7 @@ def _datalist(
     folds: int,
     fold: int | None,
     seed: int,
+    wanted: Sequence[str],
 ) -> dict[str, Any]:
     """The datalist of a run, from a folder of cases or a file, every case checked by its headers."""
     if (data is None) == (datalist is None):
@@ -165,15 +174,15 @@ def _datalist(
         return {"schema_version": SCHEMA_VERSION, "training": read_datalist(Path(datalist)), "testing": []}
     cases = decide_conventions(find_cases(Path(str(data))), convention)
     for case in cases:
-        defects = check_headers(case)
+        defects = check_headers(case, wanted=wanted)
         if case.label is None:
             defects = [*defects, "it has no label map, which training needs"]
         if defects:
             raise CaseError(case.case_id, "; ".join(defects))
     if fold is None:  # nothing is held out, so that a single patient will do
-        items = [item | {"fold": 0} for item in case_items(cases)]
+        items = [item | {"fold": 0} for item in case_items(cases, modalities=wanted)]
         return {"schema_version": SCHEMA_VERSION, "training": items, "testing": []}
-    return split_cases(cases, folds=folds, seed=seed)
+    return split_cases(cases, folds=folds, seed=seed, modalities=wanted)
 
 
 def _versions() -> dict[str, str]:

@@ -21,6 +21,7 @@ from monai.utils.enums import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 
 from brats_pipeline.errors import PipelineError
+from transforms.labels import MODALITIES
 from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, voxels
 
 Paths = Sequence[str | PathLike[str]] | str | PathLike[str]
@@ -45,7 +46,7 @@ def check_same_grid(grids: Mapping[str, tuple[tuple[int, ...], npt.NDArray[Any]]
 
 
 class CaseReader(ImageReader):
-    """Read one NIfTI file, or one per modality, into an array with the channels first.
+    """Read one NIfTI file (3D, or 4D with the channels last), or one per modality, into an array with channels first.
 
     The files of a case are decoded in threads (ISA-L releases the interpreter lock) and must share one grid.
     """
@@ -65,14 +66,15 @@ class CaseReader(ImageReader):
         with ThreadPoolExecutor(max_workers=len(paths)) as pool:
             images = list(pool.map(read_nifti, paths))
         for path, image in zip(paths, images, strict=True):
-            if len(image.shape) != 3:
+            if len(image.shape) != 3 and (len(image.shape) != 4 or len(images) > 1):
                 raise PipelineError(
-                    f"{path}: shape {image.shape} has {len(image.shape)} axes; give one 3D file for each modality"
+                    f"{path}: shape {image.shape} has {len(image.shape)} axes; give one 3D file for each modality, or "
+                    "one 4D file that holds all of them"
                 )
             if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
                 rows = np.asarray(image.affine)[:3].tolist()
                 raise PipelineError(f"{path}: the affine of the header places no voxels ({rows}); write the file again")
-        check_same_grid({str(path): (image.shape, image.affine) for path, image in zip(paths, images, strict=True)})
+        check_same_grid({str(path): (image.shape[:3], image.affine) for path, image in zip(paths, images, strict=True)})
         return images
 
     def get_data(self, img: Sequence[nib.Nifti1Image]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
@@ -81,10 +83,12 @@ class CaseReader(ImageReader):
         meta: dict[str, Any] = {
             MetaKeys.AFFINE: np.array(first.affine, dtype=np.float64),
             MetaKeys.ORIGINAL_AFFINE: np.array(first.affine, dtype=np.float64),
-            MetaKeys.SPATIAL_SHAPE: np.array(first.shape),
+            MetaKeys.SPATIAL_SHAPE: np.array(first.shape[:3]),
             MetaKeys.SPACE: SpaceKeys.RAS,
             MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
         }
+        if len(first.shape) == 4:
+            return np.moveaxis(voxels(first), -1, 0), meta
         with ThreadPoolExecutor(max_workers=len(img)) as pool:
             return np.stack(list(pool.map(voxels, img))), meta
 
@@ -97,8 +101,11 @@ class LoadCased(LoadImaged):
     """Load the images and the label map of a case by :class:`CaseReader` and refuse what cannot be used.
 
     Args:
-        keys: ``image`` (one path per modality) and, where there is one, ``label``.
-        modalities: names of the image's channels, for messages.
+        keys: ``image`` (one path per modality, or that of a 4D file) and, where there is one, ``label``.
+        modalities: channels to make, in this order. A case lists what it has under ``modalities`` (by default all
+            four, in the order of :data:`transforms.labels.MODALITIES`), a 4D file the channel of each under
+            ``channels``.
+        image_key: this key holds the images.
         label_key: this key holds a label map: it must hold whole numbers and share the grid of the images.
         allow_missing_keys: whether a case may come without a label map.
 
@@ -110,18 +117,26 @@ class LoadCased(LoadImaged):
         self,
         keys: KeysCollection,
         *,
-        modalities: Sequence[str] = ("t1c", "t1", "t2", "flair"),
+        modalities: Sequence[str] = MODALITIES,
+        image_key: str = "image",
         label_key: str = "label",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, image_only=True, allow_missing_keys=allow_missing_keys)
         self.case_reader = CaseReader()
         self.modalities = tuple(modalities)
+        self.image_key = image_key
         self.label_key = label_key
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Replace the paths under each key by a tensor ``(C, x, y, z)``, float32."""
-        loaded: dict[Hashable, Any] = super().__call__(data, reader or self.case_reader)
+        chosen = {**data, self.image_key: self._paths(data)} if self.image_key in data else data
+        loaded: dict[Hashable, Any] = super().__call__(chosen, reader or self.case_reader)
+        if (channels := data.get("channels")) is not None:
+            every = loaded[self.image_key]
+            if max(channels.values()) >= len(every):
+                raise PipelineError(f"the 4D file has {len(every)} channels, but its list names {channels}")
+            loaded[self.image_key] = every[[channels[name] for name in self.modalities]]
         grids: dict[str, tuple[tuple[int, ...], npt.NDArray[Any]]] = {}
         for key in self.key_iterator(loaded):
             tensor = loaded[key]
@@ -133,6 +148,18 @@ class LoadCased(LoadImaged):
                 check_contrast(np.asarray(tensor), self.modalities)
         check_same_grid(grids)
         return loaded
+
+    def _paths(self, data: Mapping[Hashable, Any]) -> Any:
+        """The files of the wanted modalities, or the one file that holds them all."""
+        have = data.get("channels", data.get("modalities", MODALITIES))
+        if absent := [name for name in self.modalities if name not in have]:
+            raise PipelineError(f"{', '.join(absent)} is missing; this case has {', '.join(have)}")
+        paths = data[self.image_key]
+        if "channels" in data:
+            return paths
+        if len(paths) != len(have):
+            raise PipelineError(f"{len(paths)} images came for {len(have)} modalities ({', '.join(have)})")
+        return [paths[list(have).index(name)] for name in self.modalities]
 
 
 def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:

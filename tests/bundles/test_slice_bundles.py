@@ -1,0 +1,109 @@
+"""The 2D bundles: volumes segmented slice by slice, by MONAI's command as by ours, from scans to scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from brats_pipeline.evaluate import evaluate
+from brats_pipeline.phantom import write_cohort
+from brats_pipeline.segment import segment
+from brats_pipeline.train import train
+
+SMALL = {"network_def::depth": 2, "network_def::features": 8, "precision": "float32"}
+SHORT = {"max_epochs": 2, "patches_per_epoch": 8, "batch_size": 4, "val_interval": 1}
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four synthetic patients of 64x64 slices; the fourth has no T1c."""
+    folder = tmp_path_factory.mktemp("lgg")
+    write_cohort(folder, layout="lgg", cases=4, shape=(64, 64, 12), seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lgg_run(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("lgg_run")
+    settings = SMALL | SHORT | {"patch_size": [64, 64]}
+    return train("lgg_slices_2d", out, data=patients, folds=2, device="cpu", overrides=settings).run
+
+
+def test_every_slice_gets_a_mask_and_every_patient_a_score(patients: Path, lgg_run: Path, tmp_path: Path) -> None:
+    result = segment([patients], tmp_path / "out", bundle=lgg_run, device="cpu")
+    assert not result.failed
+    assert len(result.done) == 4
+    for folder in patients.iterdir():
+        slices = [path for path in folder.glob("*.tif") if not path.stem.endswith("_mask")]
+        for path in slices:
+            mask = np.asarray(Image.open(tmp_path / "out" / folder.name / f"{path.stem}_mask.tif"))
+            assert mask.shape == (64, 64)
+            assert set(np.unique(mask)) <= {0, 255}
+    evaluation = evaluate(tmp_path / "out", patients, tmp_path / "report")
+    assert evaluation.complete
+    assert {score.region for score in evaluation.scores} == {"WT"}
+    again = segment([patients], tmp_path / "out", bundle=lgg_run, device="cpu")
+    assert not again.done
+    assert len(again.skipped) == 4
+
+
+def test_a_lost_mask_is_made_again(patients: Path, lgg_run: Path, tmp_path: Path) -> None:
+    segment([patients], tmp_path, bundle=lgg_run, device="cpu")
+    lost = next(tmp_path.glob("*/*_mask.tif"))
+    content = lost.read_bytes()
+    lost.unlink()
+    assert segment([patients], tmp_path, bundle=lgg_run, device="cpu").done == [lost.parent.name]
+    assert lost.read_bytes() == content
+
+
+def test_monai_runs_the_same_slices(patients: Path, lgg_run: Path, tmp_path: Path, python: Callable[..., Any]) -> None:
+    segment([patients], tmp_path / "ours", bundle=lgg_run, device="cpu")
+    arguments = ["--config_file", lgg_run / "configs" / "inference.yaml", "--bundle_root", lgg_run]
+    arguments += ["--dataset_dir", patients, "--output_dir", tmp_path / "theirs", "--device", "$torch.device('cpu')"]
+    done = python(["-m", "monai.bundle", "run", *arguments], cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ours, theirs = (
+        {path.relative_to(root): path.read_bytes() for path in root.glob("*/*.tif")}
+        for root in (tmp_path / "ours", tmp_path / "theirs")
+    )
+    assert ours
+    assert ours == theirs
+
+
+def test_one_modality_by_name_is_enough(patients: Path, tmp_path: Path) -> None:
+    settings = SMALL | SHORT | {"patch_size": [64, 64], "modalities": ["flair"], "max_epochs": 1}
+    run = train("lgg_slices_2d", tmp_path / "run", data=patients, folds=2, device="cpu", overrides=settings).run
+    result = segment([patients], tmp_path / "out", bundle=run, device="cpu")
+    assert len(result.done) == 4
+
+
+def test_volumes_are_stacked_back_with_their_header(tmp_path: Path) -> None:
+    write_cohort(
+        tmp_path / "cohort", cases=3, layout="brats2023", shape=(40, 48, 36), spacing_mm=4.0, orientation="RAS"
+    )
+    settings = SMALL | SHORT | {"patch_size": [32, 48], "spacing": [4.0] * 3, "max_epochs": 1}
+    run = train(
+        "brats_slices_2d", tmp_path / "run", data=tmp_path / "cohort", folds=2, device="cpu", overrides=settings
+    )
+    result = segment([tmp_path / "cohort"], tmp_path / "out", bundle=run.run, device="cpu")
+    assert len(result.done) == 3
+    for folder in (tmp_path / "cohort").iterdir():
+        scan = nib.load(folder / f"{folder.name}-t1c.nii.gz")
+        labels = nib.load(tmp_path / "out" / f"{folder.name}.nii.gz")
+        assert labels.shape == scan.shape
+        np.testing.assert_array_equal(labels.affine, scan.affine)
+
+
+def test_a_decathlon_cohort_goes_the_same_way(tmp_path: Path) -> None:
+    write_cohort(tmp_path / "msd", cases=3, layout="msd", shape=(40, 48, 36), spacing_mm=4.0)
+    settings = SMALL | SHORT | {"patch_size": [32, 48], "spacing": [4.0] * 3, "max_epochs": 1}
+    run = train("brats_slices_2d", tmp_path / "run", data=tmp_path / "msd", folds=2, device="cpu", overrides=settings)
+    result = segment([tmp_path / "msd"], tmp_path / "out", bundle=run.run, device="cpu")
+    assert len(result.done) == 3
+    assert not result.failed
