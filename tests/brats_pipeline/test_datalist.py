@@ -15,7 +15,7 @@ from PIL import Image
 
 from brats_pipeline.cases import Case, Source, find_cases
 from brats_pipeline.datalist import (
-    _folds,
+    _comparable,
     case_items,
     items_for_inference,
     items_for_training,
@@ -25,6 +25,7 @@ from brats_pipeline.datalist import (
     write_datalist,
 )
 from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.folds import stratified_folds
 from brats_pipeline.identity import Shared
 from brats_pipeline.layouts import institution_of
 
@@ -72,7 +73,7 @@ def test_no_patient_stands_on_two_sides_and_no_fold_is_empty(examinations, folds
         case(f"p{patient}-{exam}", f"p{patient}") for patient, many in enumerate(examinations) for exam in range(many)
     ]
     volumes = [shuffler.uniform(0, 200) for _ in cases]
-    chosen = _folds(cases, volumes, groups(cases), folds=folds, seed=seed)
+    chosen = stratified_folds(cases, volumes, groups(cases), folds=folds, seed=seed)
     folds_of = defaultdict(set)
     for one, fold in zip(cases, chosen, strict=True):
         folds_of[one.patient_id].add(fold)
@@ -83,7 +84,7 @@ def test_no_patient_stands_on_two_sides_and_no_fold_is_empty(examinations, folds
 @pytest.mark.parametrize("seed", range(4))
 def test_small_and_large_tumours_are_spread_over_all_folds(seed):
     cases = [case(f"p{number:03}", f"p{number:03}") for number in range(60)]
-    chosen = _folds(cases, [float(number) for number in range(60)], groups(cases), folds=5, seed=seed)
+    chosen = stratified_folds(cases, [float(number) for number in range(60)], groups(cases), folds=5, seed=seed)
     for fold in range(5):
         held = [number for number in range(60) if chosen[number] == fold]
         assert [sum(low <= number < low + 20 for number in held) for low in (0, 20, 40)] == [4, 4, 4]
@@ -265,7 +266,7 @@ def test_cases_that_share_a_scan_stay_in_one_fold_with_all_their_kin(root):
 @given(st.lists(st.sampled_from("ABCD"), min_size=6, max_size=60), st.integers(2, 5), st.integers(0, 99))
 def test_sizes_at_each_large_institution_are_spread_and_no_fold_is_empty(sites, folds, seed):
     cases = [case(f"TCGA_{site}{site}_{n:04}_2000", f"TCGA_{site}{site}_{n:04}") for n, site in enumerate(sites)]
-    chosen = _folds(cases, [float(n) for n in range(len(cases))], groups(cases), folds=folds, seed=seed)
+    chosen = stratified_folds(cases, [float(n) for n in range(len(cases))], groups(cases), folds=folds, seed=seed)
     assert set(chosen) == set(range(folds))
     many = {site for site in sites if sites.count(site) >= folds}
     strata = min(3, len(sites) // folds)
@@ -331,6 +332,12 @@ def test_slices_are_listed_in_order_with_their_channels(slices, tmp_path):
     write_datalist(datalist, path)
     assert str(tmp_path) not in path.read_text()
     assert read_datalist(path) == datalist["training"]
+
+
+def test_voxels_and_millilitres_are_not_compared_with_each_other():
+    voxels, ml = True, False
+    assert _comparable([(ml, 30.0), (voxels, 4000), (ml, 10.0), (voxels, 90000)]) == [0.5, 0, 0, 0.5]
+    assert _comparable([(voxels, 4000), (voxels, 90000)]) == [4000, 90000]
 
 
 def test_monai_reads_the_list_of_slices(slices):
