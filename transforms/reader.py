@@ -102,9 +102,8 @@ class LoadCased(LoadImaged):
 
     Args:
         keys: ``image`` (one path per modality, or that of a 4D file) and, where there is one, ``label``.
-        modalities: channels to make, in this order. A case lists what it has under ``modalities`` (by default all
-            four, in the order of :data:`transforms.labels.MODALITIES`), a 4D file the channel of each under
-            ``channels``.
+        modalities: channels to make, in this order. A case lists what it has under ``modalities`` (by default just
+            these), a 4D file the channel of each under ``channels``.
         image_key: this key holds the images.
         label_key: this key holds a label map: it must hold whole numbers and share the grid of the images.
         allow_missing_keys: whether a case may come without a label map.
@@ -151,14 +150,14 @@ class LoadCased(LoadImaged):
 
     def _paths(self, data: Mapping[Hashable, Any]) -> Any:
         """The files of the wanted modalities, or the one file that holds them all."""
-        have = data.get("channels", data.get("modalities", MODALITIES))
+        have = data.get("channels", data.get("modalities", self.modalities))
         if absent := [name for name in self.modalities if name not in have]:
             raise PipelineError(f"{', '.join(absent)} is missing; this case has {', '.join(have)}")
         paths = data[self.image_key]
         if "channels" in data:
             return paths
         if len(paths) != len(have):
-            raise PipelineError(f"{len(paths)} images came for {len(have)} modalities ({', '.join(have)})")
+            raise PipelineError(f"{len(paths)} images came, {len(have)} are needed: {', '.join(have)}")
         return [paths[list(have).index(name)] for name in self.modalities]
 
 

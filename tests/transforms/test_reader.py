@@ -233,3 +233,24 @@ def test_affines_that_place_no_voxel_are_refused(head, write_case, affine):
     item = write_case(head()[0], affine=None, make=lost)
     with pytest.raises(PipelineError, match=r"case_t1c\.nii\.gz: the affine of the header places no voxels"):
         load(item)
+
+
+def test_wanted_modalities_are_found_by_name_among_those_of_the_case(head, write_case):
+    images, _ = head()
+    item = write_case(images) | {"modalities": list(MODALITIES)}
+    loaded = load(item, modalities=["flair", "t1c"])["image"]
+    np.testing.assert_array_equal(loaded.numpy(), images[[MODALITIES.index("flair"), MODALITIES.index("t1c")]])
+    with pytest.raises(PipelineError, match=r"t2 is missing; this case has t1c, t1"):
+        load(item | {"modalities": ["t1c", "t1"], "image": item["image"][:2]}, modalities=["t1c", "t2"])
+
+
+def test_a_4d_file_gives_its_channels_by_name(head, tmp_path):
+    images, _ = head()
+    path = tmp_path / "BRATS_001.nii.gz"
+    write_nifti(path, nib.Nifti1Image(np.moveaxis(images, 0, -1), LPS))
+    channels = {"flair": 3, "t1": 1, "t1c": 0, "t2": 2}
+    loaded = load({"image": [str(path)], "channels": channels})["image"]
+    np.testing.assert_array_equal(loaded.numpy(), images[[channels[name] for name in MODALITIES]])
+    np.testing.assert_allclose(loaded.affine, LPS)
+    with pytest.raises(PipelineError, match="4 channels"):
+        load({"image": [str(path)], "channels": channels | {"t2": 4}})
