@@ -21,11 +21,15 @@ _HOMES = {
     "bundle_path": "bundles",
     "decide_conventions": "cases",
     "evaluate": "evaluate",
+    "copied_modalities": "volumes",
     "find_cases": "cases",
+    "find_shared": "identity",
     "inspect_cases": "fingerprint",
+    "read_patients": "patients",
     "segment": "segment",
     "split_cases": "datalist",
     "train": "train",
+    "with_patients": "patients",
     "write_cohort": "phantom",
 }
 

@@ -15,6 +15,7 @@ from brats_pipeline import require_own_packages
 from brats_pipeline.errors import PipelineError, root_cause
 
 if TYPE_CHECKING:
+    from brats_pipeline.cases import Case
     from brats_pipeline.evaluate import Evaluation
 
 DISCLAIMER = "Research software, not a medical device."
@@ -30,6 +31,8 @@ INSPECT_COLUMNS = {
     "WT_ml": "WT (ml)",
     "TC_ml": "TC (ml)",
     "ET_ml": "ET (ml)",
+    "WT_voxels": "WT (voxels)",
+    "copied": "copies of FLAIR",
     "defects": "defects",
 }
 """Columns of the fingerprint that fit a terminal, and their headings; the JSON has them all."""
@@ -53,6 +56,9 @@ Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; by defaul
 Workers = Annotated[int, typer.Option(min=1, help="Cases handled at a time.")]
 Seed = Annotated[int, typer.Option(min=0, help="Every random choice follows from it.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="ID=VALUE", help="Change the configuration.")]
+Patients = Annotated[
+    Path | None, typer.Option("--patients", help="CSV of case_id,patient_id, where names do not tell the patient.")
+]
 ConventionName = Annotated[
     str | None, typer.Option("--convention", help="Label convention, where layout and values leave it open.")
 ]
@@ -68,28 +74,38 @@ def inspect_command(
     data: Annotated[list[Path], typer.Argument(help="Folders that hold cases.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the fingerprint (JSON) here.")] = None,
     convention: ConventionName = None,
+    patients: Patients = None,
     workers: Workers = 2,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Recognise the layout, list the cases, name every defect, write the fingerprint."""
-    from brats_pipeline.cases import decide_conventions, find_cases
+    """Recognise the layout, list the cases, name every defect; of several folders, name the patients they share."""
     from brats_pipeline.files import write_atomically
     from brats_pipeline.fingerprint import inspect_cases
+    from brats_pipeline.identity import find_shared
     from brats_pipeline.progress import case_bar
 
-    cases = find_cases(*data)
-    if convention is not None:
-        cases = decide_conventions(cases, convention)
+    cases = _cases(data, convention, patients)
     with case_bar("inspect", len(cases), quiet=quiet) as on_case:
         fingerprint = inspect_cases(cases, workers=workers, on_case=on_case)
+    shared = []
+    if len(data) > 1:
+        sound = [case for case in cases if case.case_id not in fingerprint.defects]
+        with case_bar("compare", len(sound), quiet=quiet) as on_case:
+            shared = find_shared(sound, workers=workers, on_case=on_case)
     if out is not None:
         write_atomically(out, fingerprint.to_json())
     if as_json:
         print(fingerprint.to_json(), end="")  # noqa: T201
     else:
-        rows = [[_cell(row[column]) for column in INSPECT_COLUMNS] for row in fingerprint.rows()]
-        _print_table(list(INSPECT_COLUMNS.values()), rows)
+        rows = fingerprint.rows()
+        measured = any(row["WT_ml"] is not None for row in rows)
+        shown = {
+            column: heading
+            for column, heading in INSPECT_COLUMNS.items()
+            if any(row[column] not in (None, "") for row in rows) and not (measured and column == "WT_voxels")
+        }
+        _print_table(list(shown.values()), [[_cell(row[column]) for column in shown] for row in rows])
         cohort = fingerprint.cohort()
         layouts = ", ".join(f"{count} {layout}" for layout, count in cohort["layouts"].items())
         _print(f"{cohort['cases']} cases ({layouts}) of {cohort['patients']} patients")
@@ -97,6 +113,13 @@ def inspect_command(
         for case_id, defects in fingerprint.defects.items():
             for defect in defects:
                 _print(f"{case_id}: {defect}")
+        for case_id, notes in fingerprint.notes.items():
+            for note in notes:
+                _print(f"{case_id}: note: {note}")
+        for pair in shared:
+            _print(f"{pair.first} and {pair.second} are one patient: {pair.reason}")
+        for patient_id, names in _repeated_patients(cases).items():
+            _print(f"patient {patient_id} has {len(names)} cases: {', '.join(names)}")
         if out is not None:
             _print(f"fingerprint: {out}")
     if not fingerprint.defects:
@@ -111,18 +134,24 @@ def split_command(
     folds: Annotated[int, typer.Option(min=2, help="Number of folds.")] = 5,
     seed: Seed = 0,
     convention: ConventionName = None,
+    patients: Patients = None,
+    workers: Workers = 2,
     quiet: Quiet = False,
 ) -> int:
     """Write a datalist with patient-grouped folds, stratified by tumour volume."""
-    from brats_pipeline.cases import decide_conventions, find_cases
     from brats_pipeline.datalist import split_cases, write_datalist
+    from brats_pipeline.identity import find_shared
     from brats_pipeline.progress import case_bar
 
-    cases = find_cases(*data)
-    if convention is not None:
-        cases = decide_conventions(cases, convention)
+    cases = _cases(data, convention, patients)
+    with case_bar("compare", len(cases), quiet=quiet) as on_case:
+        shared = find_shared(cases, workers=workers, on_case=on_case)
+    for pair in shared:
+        _print(f"{pair.first} and {pair.second} are one patient and stay together: {pair.reason}")
     with case_bar("split", len(cases), quiet=quiet) as on_case:
-        datalist = split_cases(cases, folds=folds, seed=seed, name=data[0].resolve().name, on_case=on_case)
+        datalist = split_cases(
+            cases, folds=folds, seed=seed, name=data[0].resolve().name, shared=shared, workers=workers, on_case=on_case
+        )
     write_datalist(datalist, out)
     sizes = [sum(item["fold"] == fold for item in datalist["training"]) for fold in range(folds)]
     _print(f"{len(datalist['training'])} cases in {folds} folds of {', '.join(map(str, sizes))}: {out}")
@@ -257,7 +286,7 @@ def segment_command(
 
 @app.command("evaluate")
 def evaluate_command(
-    predictions: Annotated[Path, typer.Argument(help="Folder of <case_id>.nii.gz.")],
+    predictions: Annotated[Path, typer.Argument(help="Folder of <case_id>.nii.gz, or of folders of masks.")],
     references: Annotated[list[Path], typer.Argument(help="Datasets, or one folder of label maps.")],
     out: Out,
     rules: Annotated[str | None, typer.Option(help="Scoring rules; by default those of the data.")] = None,
@@ -272,7 +301,7 @@ def evaluate_command(
     from brats_pipeline.evaluate import evaluate
     from brats_pipeline.progress import case_bar
 
-    total = len(list(predictions.glob("*.nii*"))) or None
+    total = len([*predictions.glob("*.nii*"), *{path.parent for path in predictions.glob("*/*_mask.tif")}]) or None
     with case_bar("evaluate", total, quiet=quiet) as on_case, _as_request():
         evaluation = evaluate(
             predictions,
@@ -356,6 +385,25 @@ def demo_command(
         return 1
     _print(f"the network has learned: mean WT Dice {dice:.3f} on synthetic cases it never saw")
     return 0
+
+
+def _cases(data: Sequence[Path], convention: str | None, patients: Path | None) -> list[Case]:
+    """The cases below some folders, with the convention and the patients that the person at the keyboard knows."""
+    from brats_pipeline.cases import decide_conventions, find_cases
+    from brats_pipeline.patients import read_patients, with_patients
+
+    cases = find_cases(*data)
+    if patients is not None:
+        cases = with_patients(cases, read_patients(patients))
+    return decide_conventions(cases, convention) if convention is not None else cases
+
+
+def _repeated_patients(cases: Sequence[Case]) -> dict[str, list[str]]:
+    """Patients of several cases, by their names; such cases never stand on two sides of a split."""
+    names: dict[str, list[str]] = {}
+    for case in cases:
+        names.setdefault(case.patient_id, []).append(case.case_id)
+    return {patient_id: found for patient_id, found in names.items() if len(found) > 1}
 
 
 def _overrides(settings: Sequence[str] | None) -> Mapping[str, Any]:
