@@ -80,9 +80,9 @@ def inspect_command(
     quiet: Quiet = False,
 ) -> int:
     """Recognise the layout, list the cases, name every defect; of several folders, name the patients they share."""
+    from brats_pipeline.cases.identity import find_shared
     from brats_pipeline.files import write_atomically
     from brats_pipeline.fingerprint import inspect_cases
-    from brats_pipeline.identity import find_shared
     from brats_pipeline.progress import case_bar
 
     cases = _cases(data, convention, patients)
@@ -139,8 +139,8 @@ def split_command(
     quiet: Quiet = False,
 ) -> int:
     """Write a datalist with patient-grouped folds, stratified by tumour volume."""
+    from brats_pipeline.cases.identity import find_shared
     from brats_pipeline.datalist import split_cases, write_datalist
-    from brats_pipeline.identity import find_shared
     from brats_pipeline.progress import case_bar
 
     cases = _cases(data, convention, patients)
@@ -390,7 +390,7 @@ def demo_command(
 def _cases(data: Sequence[Path], convention: str | None, patients: Path | None) -> list[Case]:
     """The cases below some folders, with the convention and the patients that the person at the keyboard knows."""
     from brats_pipeline.cases import decide_conventions, find_cases
-    from brats_pipeline.patients import read_patients, with_patients
+    from brats_pipeline.cases.patients import read_patients, with_patients
 
     cases = find_cases(*data)
     if patients is not None:

@@ -24,13 +24,13 @@ from brats_pipeline.cases import (
     settle_conventions,
     without_labels,
 )
-from brats_pipeline.conventions import LabelCount
+from brats_pipeline.cases.conventions import LabelCount
+from brats_pipeline.cases.identity import Shared
+from brats_pipeline.cases.layouts import modalities_of
+from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.folds import shared_groups, stratified_folds
-from brats_pipeline.identity import Shared
-from brats_pipeline.layouts import modalities_of
-from brats_pipeline.stacks import is_stack
 from transforms.labels import MODALITIES, convention
 
 SCHEMA_VERSION = 1
@@ -117,8 +117,8 @@ def split_cases(
         seed: the same seed and cases give the same folds.
         name: of the datalist.
         modalities: those that every case must have; by default those of the cohort's layouts.
-        shared: pairs of cases that are one patient, from :func:`brats_pipeline.identity.find_shared`; they stay in one
-            fold. Pairs with a case of another cohort say nothing here.
+        shared: pairs of cases that are one patient, from :func:`brats_pipeline.cases.identity.find_shared`; they stay
+            in one fold. Pairs with a case of another cohort say nothing here.
         workers: threads that read label maps.
         on_case: called with the id of each case whose label map was read.
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from brats_pipeline.case import Case
+from brats_pipeline.cases.case import Case
+from brats_pipeline.cases.identity import Shared
+from brats_pipeline.cases.layouts import institution_of
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.identity import Shared
-from brats_pipeline.layouts import institution_of
 
 STRATA = 3
 """Patients are spread over the folds by terciles of tumour volume, or fewer strata where patients are few, and by

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from brats_pipeline.cases import Case, Source, decide_conventions, find_cases
+from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import Rules, usual_rules
 from brats_pipeline.predictions import mask_files, prediction_files, read_labels, slice_names
-from brats_pipeline.stacks import is_stack
 from transforms.labels import CONVENTIONS
 from transforms.nifti import is_nifti_name, strip_suffix
 

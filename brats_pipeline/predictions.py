@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.cases import Case
+from brats_pipeline.cases.stacks import is_slice_name, is_stack
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.stacks import is_slice_name, is_stack
 from transforms.nifti import is_nifti_name, read_nifti, strip_suffix, voxels
 from transforms.slices import read_mask
 

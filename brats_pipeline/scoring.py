@@ -8,14 +8,14 @@ from typing import Any
 import numpy.typing as npt
 
 from brats_pipeline.cases import Case
+from brats_pipeline.cases.stacks import is_stack, stack_defects
+from brats_pipeline.cases.volumes import read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import RegionScore, Rules, SliceScore, region_masks, score_case, score_miss, score_slices
-from brats_pipeline.overlay import overlay_figure
 from brats_pipeline.pairs import Pair
 from brats_pipeline.predictions import Labels, read_labels, read_masks, slice_names
-from brats_pipeline.stacks import is_stack, stack_defects
-from brats_pipeline.strips import strip_figure
-from brats_pipeline.volumes import read_volumes
+from brats_pipeline.report.overlay import overlay_figure
+from brats_pipeline.report.strips import strip_figure
 from transforms.labels import CONVENTIONS
 from transforms.nifti import describe_grid, same_grid, spacing_mm
 from transforms.slices import copies_of_flair, read_mask, read_slices

@@ -22,6 +22,8 @@ CHANNELS = {"t1": 0, "flair": 1, "t1c": 2}
 """Modality to channel of a slice file."""
 
 MASK_ON = 255
+BITS_PER_SAMPLE = 258
+"""Number of the TIFF tag."""
 
 Slices = npt.NDArray[np.uint8]
 
@@ -29,6 +31,7 @@ Slices = npt.NDArray[np.uint8]
 def _read(path: Path) -> Slices:
     try:
         with Image.open(path) as image:
+            bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
             image.load()
             array = np.asarray(image)
     except (OSError, UnidentifiedImageError, ValueError) as error:
@@ -36,8 +39,8 @@ def _read(path: Path) -> Slices:
         raise PipelineError(f"{path}: cannot be read as a TIFF slice ({reason}); copy or download it again") from error
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * MASK_ON
-    if array.dtype != np.uint8:
-        raise PipelineError(f"{path}: holds {array.dtype} values, 8-bit slices are needed; convert it to uint8")
+    if array.dtype != np.uint8 or max(bits) > 8:  # Pillow opens 16-bit RGB as if it had 8 bits
+        raise PipelineError(f"{path}: holds {max(bits)}-bit values, 8-bit slices are needed; convert it to uint8")
     return array
 
 

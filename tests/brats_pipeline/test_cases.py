@@ -20,7 +20,7 @@ from brats_pipeline.cases import (
     missing_modalities,
     settle_conventions,
 )
-from brats_pipeline.conventions import count_values
+from brats_pipeline.cases.conventions import count_values
 from brats_pipeline.errors import CaseError, PipelineError
 
 OLD = {"t1c": "_t1ce", "t1": "_t1", "t2": "_t2", "flair": "_flair", "label": "_seg"}

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from brats_pipeline.cases import Case, Source, find_cases
+from brats_pipeline.cases.identity import Shared
+from brats_pipeline.cases.layouts import institution_of
 from brats_pipeline.datalist import (
     _comparable,
     case_items,
@@ -26,8 +28,6 @@ from brats_pipeline.datalist import (
 )
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.folds import stratified_folds
-from brats_pipeline.identity import Shared
-from brats_pipeline.layouts import institution_of
 
 ENDS = ("t1c", "t1n", "t2w", "t2f")
 

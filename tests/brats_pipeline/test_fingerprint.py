@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from brats_pipeline.cases import case_list_sha256, decide_conventions, find_cases
+from brats_pipeline.cases.volumes import copied_modalities
 from brats_pipeline.errors import CaseError
 from brats_pipeline.fingerprint import check_case, check_headers, inspect_cases
-from brats_pipeline.volumes import copied_modalities
 
 SHAPE = (6, 5, 4)
 LPS = np.diag([-1.0, -1, 2, 1])

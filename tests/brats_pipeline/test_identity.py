@@ -12,9 +12,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from brats_pipeline.cases import find_cases
+from brats_pipeline.cases.identity import Shared, find_shared
+from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.identity import Shared, find_shared
-from brats_pipeline.patients import read_patients, with_patients
 
 SHAPE = (60, 72, 50)
 LPS = np.diag([-1.0, -1, 1, 1])
@@ -153,7 +153,8 @@ def test_slices_and_an_exam_of_one_barcode_are_one_patient(tmp_path):
 
 
 def test_the_search_loads_neither_torch_nor_monai():
-    code = "import sys, brats_pipeline.identity, brats_pipeline.patients; print({'torch', 'monai'} & set(sys.modules))"
+    modules = "brats_pipeline.cases.identity, brats_pipeline.cases.patients"
+    code = f"import sys, {modules}; print({{'torch', 'monai'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

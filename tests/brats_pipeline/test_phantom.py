@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from brats_pipeline import synthesis
-from brats_pipeline.anatomy import TISSUES, make_brain
+from brats_pipeline.phantom import synthesis
 from brats_pipeline.phantom import LAYOUTS, make_case, to_convention, write_cohort
+from brats_pipeline.phantom.anatomy import TISSUES, make_brain
 from transforms.labels import CONVENTIONS, MODALITIES, convention
 
 SMALL = {"shape": (64, 64, 64), "spacing_mm": 3.0}

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from brats_pipeline.metrics import RULES, RegionScore, summarise
-from brats_pipeline.overlay import overlay_figure
 from brats_pipeline.report import CasePage, write_report
+from brats_pipeline.report.overlay import overlay_figure
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brats_pipeline.strips import MOST, chosen_slices, strip_figure
+from brats_pipeline.report.strips import MOST, chosen_slices, strip_figure
 
 
 def areas(*sizes: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,21 @@ def test_a_slice_of_another_kind_is_refused(tmp_path: Path, array: np.ndarray, n
     with pytest.raises(PipelineError, match=needed) as refused:
         read_slices([path])
     assert "odd.tif" in str(refused.value)
+
+
+def test_16_bit_colour_is_refused_though_pillow_opens_it_as_8_bit(tmp_path: Path) -> None:
+    rows, columns, channels = PICTURE.shape
+    pixels = (PICTURE.astype("<u2") * 200).tobytes()
+    bits, start = struct.pack("<3H", 16, 16, 16), 8
+    tags = [  # number, type (3 short, 4 long), count, value
+        (256, 3, 1, columns), (257, 3, 1, rows), (258, 3, 3, start), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, start + len(bits)), (277, 3, 1, channels), (278, 3, 1, rows), (279, 4, 1, len(pixels)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    header = struct.pack("<2sHI", b"II", 42, start + len(bits) + len(pixels))
+    (tmp_path / "deep.tif").write_bytes(header + bits + pixels + directory)
+    with pytest.raises(PipelineError, match="16-bit values, 8-bit slices are needed"):
+        read_slices([tmp_path / "deep.tif"])
 
 
 def test_slices_of_two_sizes_are_refused_with_both_named(stack: list[Path], tmp_path: Path) -> None:

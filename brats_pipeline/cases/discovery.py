@@ -8,11 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from brats_pipeline.case import Case, Source
-from brats_pipeline.decathlon import DATASET, decathlon_cases
+from brats_pipeline.cases.case import Case, Source
+from brats_pipeline.cases.decathlon import DATASET, decathlon_cases
+from brats_pipeline.cases.layouts import EXAMPLES, FAMILIES, patient_of
+from brats_pipeline.cases.stacks import is_slice_name, stack_cases
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.layouts import EXAMPLES, FAMILIES, patient_of
-from brats_pipeline.stacks import is_slice_name, stack_cases
 from transforms.labels import MODALITIES
 from transforms.nifti import is_nifti_name, strip_suffix
 

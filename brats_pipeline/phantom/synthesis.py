@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from brats_pipeline.anatomy import HEAD_MM, TISSUES, Floats, Lesion, Point, make_brain, smooth_noise
-from brats_pipeline.skull import surround
+from brats_pipeline.phantom.anatomy import HEAD_MM, TISSUES, Floats, Lesion, Point, make_brain, smooth_noise
+from brats_pipeline.phantom.skull import surround
 from transforms.labels import MODALITIES
 
 _MIDDLE_MM = np.array([-119.5, 119.5, 77.0])  # of a BraTS volume (240 x 240 x 155 voxels, origin (0, 239, 0) in RAS)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from brats_pipeline.case import Case
+from brats_pipeline.cases.case import Case
 from brats_pipeline.errors import PipelineError
 
 COLUMNS = ("case_id", "patient_id")

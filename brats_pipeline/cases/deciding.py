@@ -1,4 +1,4 @@
-"""Cases: what a folder of scans holds, and which label convention it uses."""
+"""Which label convention each case of a cohort follows, decided once from layout and label values."""
 
 from __future__ import annotations
 
@@ -7,28 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from brats_pipeline.case import Case, Source, case_list_sha256, missing_modalities, without_labels
-from brats_pipeline.conventions import LabelCount, count_values, decide, kind_of, misfit, volume_of_voxel_ml
-from brats_pipeline.decathlon import missing_files
-from brats_pipeline.discovery import find_cases
+from brats_pipeline.cases.case import Case
+from brats_pipeline.cases.conventions import LabelCount, count_values, decide, kind_of, misfit, volume_of_voxel_ml
+from brats_pipeline.cases.decathlon import missing_files
+from brats_pipeline.cases.stacks import stack_defects
+from brats_pipeline.cases.volumes import read_label
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.stacks import stack_defects
-from brats_pipeline.volumes import read_label
 from transforms.labels import CONVENTIONS
-
-__all__ = [
-    "Case",
-    "Source",
-    "case_list_sha256",
-    "count_label",
-    "count_labels",
-    "decide_conventions",
-    "find_cases",
-    "listing_defects",
-    "missing_modalities",
-    "settle_conventions",
-    "without_labels",
-]
 
 
 def listing_defects(case: Case) -> list[str]:
@@ -92,8 +77,8 @@ def settle_conventions(
 ) -> list[Case]:
     """Decide the label convention of every case from label values that were read before.
 
-    Cases of one kind (:func:`brats_pipeline.conventions.kind_of`) are decided together. A label map that could not be
-    read says nothing here; whoever reads it next names the defect.
+    Cases of one kind (:func:`brats_pipeline.cases.conventions.kind_of`) are decided together. A label map that could
+    not be read says nothing here; whoever reads it next names the defect.
 
     Args:
         cases: a whole cohort; a case that has its convention keeps it.

@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from brats_pipeline.case import Case, Source
+from brats_pipeline.cases.case import Case, Source
+from brats_pipeline.cases.layouts import is_barcode, parse_slice, patient_of
 from brats_pipeline.errors import CaseError
-from brats_pipeline.layouts import is_barcode, parse_slice, patient_of
 from transforms.labels import MODALITIES
 from transforms.slices import CHANNELS
 

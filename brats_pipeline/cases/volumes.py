@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brats_pipeline.case import Case, Source
+from brats_pipeline.cases.case import Case, Source
+from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.stacks import is_stack
 from transforms.nifti import read_nifti, voxels
 from transforms.slices import read_mask, read_slices
 

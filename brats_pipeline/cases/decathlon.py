@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.case import Case, Source
+from brats_pipeline.cases.case import Case, Source
+from brats_pipeline.cases.layouts import WORDS
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.layouts import WORDS
 from transforms.labels import MODALITIES
 from transforms.nifti import strip_suffix
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from brats_pipeline.overlay import COLOURS, OTHER_COLOUR, draw_outline, grey_window
+from brats_pipeline.report.overlay import COLOURS, OTHER_COLOUR, draw_outline, grey_window
 
 Mask = npt.NDArray[np.bool_]
 

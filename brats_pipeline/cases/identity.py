@@ -22,10 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from brats_pipeline.case import Case
+from brats_pipeline.cases.case import Case
+from brats_pipeline.cases.layouts import institution_of
+from brats_pipeline.cases.volumes import Volume, read_volumes
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.layouts import institution_of
-from brats_pipeline.volumes import Volume, read_volumes
 from transforms.labels import MODALITIES
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """What surrounds a made-up brain: skull, scalp, face and neck, for scans from which nothing was stripped.
 
-Head coordinates as in :mod:`brats_pipeline.anatomy`. Drawn to look like a head to a network and to a person who glances
-at it; no part of it is anatomy to learn from.
+Head coordinates as in :mod:`brats_pipeline.phantom.anatomy`. Drawn to look like a head to a network and to a person who
+glances at it; no part of it is anatomy to learn from.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from brats_pipeline.anatomy import Floats, Point, ellipsoid, ramp, smooth_noise, tube, union
+from brats_pipeline.phantom.anatomy import Floats, Point, ellipsoid, ramp, smooth_noise, tube, union
 
 MATERIALS = ("air", "fat", "muscle", "bone", "marrow", "mucosa", "fluid")
 """First axis of what :func:`surround` returns."""

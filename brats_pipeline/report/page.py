@@ -191,7 +191,7 @@ def write_report(
     )
     shown = [page for page in pages if page.overlay is not None]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("brats_pipeline"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("brats_pipeline.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"decimal": _decimal, "mean_sd": _mean_sd, "median_quartiles": _median_quartiles}
     table = slice_headline(groups)[1:] if groups else []

@@ -1,9 +1,4 @@
-"""Synthetic cohorts: scans of made-up brains with made-up gliomas, for tests, demos and teaching.
-
-They hold what a pipeline meets in real scans (several contrasts of one head, scanner-dependent intensities, bias field,
-Rician noise, nested regions, cases without ET or with several lesions, sequences that were never taken) and belong to
-no patient. How they come about stands in :mod:`brats_pipeline.synthesis`; this file writes them as datasets name them.
-"""
+"""Synthetic cohorts on disk: files and folders named as the public datasets name them."""
 
 from __future__ import annotations
 
@@ -18,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from brats_pipeline.anatomy import ED, ET, NCR
 from brats_pipeline.files import write_atomically
-from brats_pipeline.synthesis import PhantomCase, PhantomSlices, make_case, make_slices
+from brats_pipeline.phantom.anatomy import ED, ET, NCR
+from brats_pipeline.phantom.synthesis import PhantomCase, PhantomSlices, make_case, make_slices
 from transforms.labels import CONVENTIONS, REGIONS, Convention, convention
 from transforms.nifti import write_nifti
 from transforms.slices import CHANNELS, write_masks
-
-__all__ = ["LAYOUTS", "PhantomCase", "PhantomSlices", "make_case", "make_slices", "to_convention", "write_cohort"]
 
 TISSUE_REGION = {NCR: "TC", ED: "WT", ET: "ET"}
 """Value of :attr:`PhantomCase.tumour` to the innermost region that the tissue belongs to."""
