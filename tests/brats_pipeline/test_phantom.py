@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from brats_pipeline.phantom import synthesis
-from brats_pipeline.phantom import LAYOUTS, make_case, to_convention, write_cohort
+from brats_pipeline.phantom import LAYOUTS, make_case, synthesis, to_convention, write_cohort
 from brats_pipeline.phantom.anatomy import TISSUES, make_brain
 from transforms.labels import CONVENTIONS, MODALITIES, convention
 
