@@ -39,7 +39,8 @@ class RunRecorder:
         network: its state dict is saved.
         optimizer: of the trainer.
         lr_scheduler: of the trainer.
-        evaluator: validates in between; its key metric decides, its ``metric_details`` give one value per region.
+        evaluator: MONAI's, or None; it validates in between and after the last epoch. Its key metric decides, its
+            ``metric_details`` give one value per region.
         patches: a data set with ``set_epoch``, told each epoch's number.
         regions: names of the columns in ``metric_details``.
         seed: of dropout and whatever else draws from torch's generator.
@@ -52,7 +53,7 @@ class RunRecorder:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
-        evaluator: Engine | None = None,
+        evaluator: Any = None,
         patches: Any = None,
         regions: Sequence[str] = (),
         seed: int = 0,
@@ -151,6 +152,8 @@ class RunRecorder:
             "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "seconds": time.monotonic() - self._started,
         }
+        if self.evaluator is not None and not self._validated and epoch == engine.state.max_epochs:
+            self.evaluator.run(epoch)  # the interval of validation need not divide the number of epochs
         score = self._validation(epoch, row)
         self.history.append(row)
         # Until the first validation, every epoch is the best so far.
