@@ -19,13 +19,13 @@ from brats_pipeline.train import train
 
 WANTED_WT_DICE = 0.8
 BUNDLE = "brats_glioma_3d"
-CASES = 20
-SPACING_MM = 2.5
-SIDE = 72
+CASES = 24
+SPACING_MM = 3.0
+SIDE = 64
 SETTINGS = {
     "spacing": [SPACING_MM] * 3,
-    "patch_size": [48, 48, 48],
-    "roi_size": [48, 48, 48],
+    "patch_size": [48, 64, 48],  # at 3 mm a whole brain: the network sees what is not tumour, too
+    "roi_size": [48, 64, 48],
     "network_def::depth": 3,
     "network_def::features": 8,
     "learning_rate": 0.004,
