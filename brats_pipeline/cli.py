@@ -16,7 +16,7 @@ from brats_pipeline.errors import PipelineError, root_cause
 
 if TYPE_CHECKING:
     from brats_pipeline.cases import Case
-    from brats_pipeline.evaluate import Evaluation
+    from brats_pipeline.evaluation import Evaluation
 
 DISCLAIMER = "Research software, not a medical device."
 PIPE_WIDTH = 1000
@@ -211,7 +211,7 @@ def train_command(
 ) -> int:
     """Train a bundle; the run that comes out is a bundle with weights."""
     from brats_pipeline.progress import training_bar
-    from brats_pipeline.train import train
+    from brats_pipeline.training import train
 
     if fold != "all" and not fold.isdigit():
         raise PipelineError(f"--fold is {fold!r}; give the number of a fold, or `all`")
@@ -253,7 +253,7 @@ def segment_command(
 ) -> int:
     """Write a label map for every case, in the space of its own T1c."""
     from brats_pipeline.progress import growing_bar
-    from brats_pipeline.segment import segment
+    from brats_pipeline.segmentation import segment
 
     files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
     if bool(files) == bool(inputs):
@@ -298,7 +298,7 @@ def evaluate_command(
     quiet: Quiet = False,
 ) -> int:
     """Score WT, TC and ET of every case; write cases.csv, summary.json and report.html."""
-    from brats_pipeline.evaluate import evaluate
+    from brats_pipeline.evaluation import evaluate
     from brats_pipeline.progress import case_bar
 
     total = len([*predictions.glob("*.nii*"), *{path.parent for path in predictions.glob("*/*_mask.tif")}]) or None

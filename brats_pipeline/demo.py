@@ -11,11 +11,11 @@ import numpy as np
 from brats_pipeline.cases import find_cases
 from brats_pipeline.datalist import split_cases, training_items, write_datalist
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.evaluate import Evaluation, evaluate
+from brats_pipeline.evaluation import Evaluation, evaluate
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.progress import case_bar, growing_bar, training_bar
-from brats_pipeline.segment import segment
-from brats_pipeline.train import train
+from brats_pipeline.segmentation import segment
+from brats_pipeline.training import train
 
 WANTED_WT_DICE = 0.8
 BUNDLE = "brats_glioma_3d"
@@ -37,7 +37,7 @@ SETTINGS = {
 
 
 def run_demo(out: Path, *, seed: int, quiet: bool, say: Callable[[str], None]) -> tuple[Evaluation, float]:
-    """Write a cohort, train on three quarters of it, segment and score the rest.
+    """Write a cohort, train on half of it, segment and score a quarter that it never saw.
 
     Args:
         out: folder of the demo; an earlier demo in it is replaced.

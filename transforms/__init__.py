@@ -1,6 +1,7 @@
 """MONAI dictionary transforms and the chains made of them: files to tensors to label maps.
 
-Import what you need from its module: :mod:`transforms.labels` (the table of conventions), :mod:`transforms.nifti`
-(files), :mod:`transforms.reader`, :mod:`transforms.regions`, :mod:`transforms.preprocess`,
-:mod:`transforms.postprocess`.
+Import what you need from its module. Free of torch: :mod:`transforms.labels` (the table of conventions),
+:mod:`transforms.nifti` and :mod:`transforms.slices` (files). With torch and MONAI: :mod:`transforms.reader` and
+:mod:`transforms.slice_stack` (loading, slices back to files), :mod:`transforms.intensity`, :mod:`transforms.regions`
+(label maps and regions), :mod:`transforms.postprocess` (label maps back to files).
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,12 @@ def test_every_exported_name_resolves(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in brats_pipeline.__all__ if not name.startswith("_")])
 def test_every_exported_name_is_documented(name: str) -> None:
     assert inspect.getdoc(getattr(brats_pipeline, name))
+
+
+@pytest.mark.parametrize("name", brats_pipeline.__all__)
+def test_no_module_hides_a_function_of_its_name(name: str) -> None:
+    # Importing a submodule binds it on the package, so the second use of the name would give the module.
+    assert importlib.util.find_spec(f"brats_pipeline.{name}") is None
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

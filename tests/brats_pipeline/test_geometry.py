@@ -13,7 +13,7 @@ import torch
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle
 from brats_pipeline.phantom import make_case
-from brats_pipeline.segment import segment
+from brats_pipeline.segmentation import segment
 from brats_pipeline.weights import write_checkpoint
 from networks import UNet
 from transforms.labels import MODALITIES

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.train import train
+from brats_pipeline.training import train
 from brats_pipeline.weights import read_checkpoint, write_checkpoint
 
 

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle
 from brats_pipeline.phantom import make_case
-from brats_pipeline.segment import segment
+from brats_pipeline.segmentation import segment
 from brats_pipeline.weights import write_checkpoint
 from transforms.nifti import write_nifti
 

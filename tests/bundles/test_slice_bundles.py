@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brats_pipeline.evaluate import evaluate
+from brats_pipeline.evaluation import evaluate
 from brats_pipeline.phantom import write_cohort
-from brats_pipeline.segment import segment
-from brats_pipeline.train import train
+from brats_pipeline.segmentation import segment
+from brats_pipeline.training import train
 
 SMALL = {"network_def::depth": 2, "network_def::features": 8, "precision": "float32"}
 SHORT = {"max_epochs": 2, "patches_per_epoch": 8, "batch_size": 4, "val_interval": 1}

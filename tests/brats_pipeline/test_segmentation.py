@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.segment import case_from_files, segment
+from brats_pipeline.segmentation import case_from_files, segment
 
 CASE = "BraTS2021_00001"
 T1CE = {"t1c": "t1ce", "t1": "t1", "t2": "t2", "flair": "flair"}

@@ -15,7 +15,7 @@ import torch
 from brats_pipeline.cases import find_cases
 from brats_pipeline.datalist import split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.train import train
+from brats_pipeline.training import train
 
 FOLDS = 3
 QUICK: dict[str, Any] = {
@@ -252,8 +252,8 @@ def test_an_unknown_setting_is_refused_by_name_and_leaves_nothing(
 
 @pytest.mark.slow
 def test_one_case_can_be_learned_by_heart(make_cohort: Callable[..., Path], tmp_path: Path) -> None:
-    from brats_pipeline.evaluate import evaluate
-    from brats_pipeline.segment import segment
+    from brats_pipeline.evaluation import evaluate
+    from brats_pipeline.segmentation import segment
 
     one = make_cohort(cases=1, seed=4)
     overrides = {

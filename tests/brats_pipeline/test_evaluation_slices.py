@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.evaluate import Evaluation, evaluate
+from brats_pipeline.evaluation import Evaluation, evaluate
 from brats_pipeline.metrics import COLUMNS, SLICE_COLUMNS
 from brats_pipeline.phantom import write_cohort
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.evaluate import Evaluation, evaluate
+from brats_pipeline.evaluation import Evaluation, evaluate
 from brats_pipeline.metrics import COLUMNS
 
 SHAPE = (24, 26, 20)
