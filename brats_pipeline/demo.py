@@ -19,7 +19,7 @@ from brats_pipeline.training import train
 
 WANTED_WT_DICE = 0.8
 BUNDLE = "brats_glioma_3d"
-CASES = 24
+CASES = 40
 SPACING_MM = 3.0
 SIDE = 64
 SETTINGS = {
@@ -31,8 +31,8 @@ SETTINGS = {
     "learning_rate": 0.004,
     "batch_size": 2,
     "patches_per_epoch": 40,
-    "max_epochs": 25,
-    "val_interval": 5,
+    "max_epochs": 28,
+    "val_interval": 7,
 }
 
 
