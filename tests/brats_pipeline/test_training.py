@@ -9,12 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from brats_pipeline.cases import find_cases
 from brats_pipeline.datalist import split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.phantom import write_cohort
+from brats_pipeline.segmentation import segment
 from brats_pipeline.training import train
 
 FOLDS = 3
@@ -250,10 +255,43 @@ def test_an_unknown_setting_is_refused_by_name_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def blank(label: Path) -> None:
+    """Take the tumour out of a label map, or out of the mask of a slice."""
+    if label.suffix == ".tif":
+        Image.fromarray(np.zeros_like(np.asarray(Image.open(label)))).save(label)
+    else:
+        scan: Any = nib.load(label)
+        nib.save(nib.Nifti1Image(np.zeros(scan.shape, np.uint8), scan.affine), label)
+
+
+@pytest.mark.parametrize("bundle", ["brats_glioma_3d", "brats_slices_2d", "lgg_slices_2d"])
+def test_cases_without_any_tumour_train_like_all_others(bundle: str, tmp_path: Path) -> None:
+    lgg = bundle.startswith("lgg")
+    shape: dict[str, Any] = (
+        {"layout": "lgg", "shape": (32, 32, 8)} if lgg else {"shape": (40, 40, 36), "spacing_mm": 4.0}
+    )
+    write_cohort(tmp_path / "cohort", cases=2, **shape)
+    for label in (tmp_path / "cohort").rglob("*_mask.tif" if lgg else "*_seg.nii.gz"):
+        blank(label)
+    settings = QUICK | {"patch_size": [32] * (3 if "3d" in bundle else 2), "patches_per_epoch": 8, "max_epochs": 1}
+    unknown = ([] if "3d" in bundle else ["roi_size"]) + (["spacing"] if lgg else [])
+    overrides = {name: value for name, value in settings.items() if name not in unknown}
+    out = tmp_path / "run"
+    result = train(bundle, out, data=tmp_path / "cohort", fold=None, device="cpu", overrides=overrides)
+    assert result.epochs == 1
+
+
+def test_one_modality_of_brats_is_enough(own_cohort: Path, tmp_path: Path) -> None:
+    for path in own_cohort.rglob("*_t*.nii.gz"):
+        path.unlink()
+    run = quick(tmp_path / "run", own_cohort, overrides={"modalities": ["flair"], "max_epochs": 1})
+    result = segment([own_cohort], tmp_path / "out", bundle=run, device="cpu")
+    assert len(result.done) == 6
+
+
 @pytest.mark.slow
 def test_one_case_can_be_learned_by_heart(make_cohort: Callable[..., Path], tmp_path: Path) -> None:
     from brats_pipeline.evaluation import evaluate
-    from brats_pipeline.segmentation import segment
 
     one = make_cohort(cases=1, seed=4)
     overrides = {
