@@ -150,15 +150,64 @@ def split_cases(
     return {
         "schema_version": SCHEMA_VERSION,
         "name": name,
-        "layout": ", ".join(sorted(layouts)),
-        "convention": ", ".join(sorted({case.convention or "" for case in cases})),
-        "modalities": list(wanted),
+        **_description(cases, wanted),
         "seed": seed,
         "folds": folds,
-        "case_list_sha256": case_list_sha256(case.case_id for case in cases),
         "training": [item | {"fold": fold} for item, fold in zip(items, fold_of, strict=True)],
         "testing": case_items([case for case in cases if case.label is None], modalities=wanted),
     }
+
+
+def unsplit_cases(
+    cases: Sequence[Case], *, name: str = "cohort", modalities: Sequence[str] = MODALITIES
+) -> dict[str, Any]:
+    """The datalist of a cohort of which nothing is held out: all in one fold, so that a single patient will do.
+
+    Args:
+        cases: what to list; each needs a label map and a decided convention.
+        name: of the datalist.
+        modalities: those that every case must have.
+
+    Raises:
+        CaseError: a case lacks a modality, or its list of files has a defect.
+    """
+    cases = sorted(cases, key=lambda case: case.case_id)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        **_description(cases, modalities),
+        "folds": 1,
+        "training": [item | {"fold": 0} for item in case_items(cases, modalities=modalities)],
+        "testing": [],
+    }
+
+
+def _description(cases: Sequence[Case], modalities: Sequence[str]) -> dict[str, Any]:
+    """What a datalist says of its cases as a whole."""
+    return {
+        "layout": ", ".join(sorted({case.layout for case in cases})),
+        "convention": ", ".join(sorted({case.convention or "" for case in cases})),
+        "modalities": list(modalities),
+        "case_list_sha256": case_list_sha256(case.case_id for case in cases),
+    }
+
+
+def item_case(item: Item) -> Case:
+    """The case that an item of a datalist was made of; the inverse of :func:`case_items`."""
+    paths, channels = [Path(path) for path in item["image"]], item.get("channels")
+    if channels is None:
+        images = {name: Source((path,)) for name, path in zip(item["modalities"], paths, strict=True)}
+    else:
+        images = {name: Source(tuple(paths), channels[name]) for name in item["modalities"]}
+    label = item.get("label")
+    return Case(
+        case_id=item["case_id"],
+        patient_id=item["patient_id"],
+        images=images,
+        label=None if label is None else Source(tuple(map(Path, [label] if isinstance(label, str) else label))),
+        layout=item.get("layout", "plain"),
+        convention=item["convention"],
+    )
 
 
 def _with_paths(item: Item, change: Callable[[str], str]) -> Item:
@@ -259,6 +308,20 @@ def read_datalist(
             "the data has moved: put it back, or write the datalist again with `brats-pipeline split`"
         )
     return items
+
+
+def read_whole_datalist(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a datalist file with all that it says of itself; :func:`write_datalist` writes it elsewhere.
+
+    Returns:
+        The content of the file, the paths of its ``training`` and ``testing`` items absolute.
+
+    Raises:
+        PipelineError: as :func:`read_datalist`.
+    """
+    content = _load(Path(path))
+    testing = read_datalist(path, "testing") if content.get("testing") else []
+    return {**content, "training": read_datalist(path), "testing": testing}
 
 
 def training_items(datalist: Mapping[str, Any] | Sequence[Item], *, fold: int | None, validation: bool) -> list[Item]:

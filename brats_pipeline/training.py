@@ -20,7 +20,14 @@ from brats_pipeline.bundles import (
     weights_path,
 )
 from brats_pipeline.cases import decide_conventions, find_cases
-from brats_pipeline.datalist import case_items, read_datalist, split_cases, training_items, write_datalist
+from brats_pipeline.datalist import (
+    item_case,
+    read_whole_datalist,
+    split_cases,
+    training_items,
+    unsplit_cases,
+    write_datalist,
+)
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
@@ -171,17 +178,20 @@ def _datalist(
     if (data is None) == (datalist is None):
         raise PipelineError("give either a folder of cases (--data) or a datalist of `split` (--datalist)")
     if datalist is not None:
-        return {"schema_version": SCHEMA_VERSION, "training": read_datalist(Path(datalist)), "testing": []}
-    cases = decide_conventions(find_cases(Path(str(data))), convention)
+        listing = read_whole_datalist(datalist)
+        cases = [item_case(item) for item in listing["training"]]
+    else:
+        cases = decide_conventions(find_cases(Path(str(data))), convention)
     for case in cases:
         defects = check_headers(case, wanted=wanted)
         if case.label is None:
             defects = [*defects, "it has no label map, which training needs"]
         if defects:
             raise CaseError(case.case_id, "; ".join(defects))
-    if fold is None:  # nothing is held out, so that a single patient will do
-        items = [item | {"fold": 0} for item in case_items(cases, modalities=wanted)]
-        return {"schema_version": SCHEMA_VERSION, "training": items, "testing": []}
+    if datalist is not None:
+        return listing
+    if fold is None:
+        return unsplit_cases(cases, modalities=wanted)
     return split_cases(cases, folds=folds, seed=seed, modalities=wanted)
 
 

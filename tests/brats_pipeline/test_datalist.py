@@ -19,6 +19,7 @@ from brats_pipeline.cases.layouts import institution_of
 from brats_pipeline.datalist import (
     _comparable,
     case_items,
+    item_case,
     items_for_inference,
     items_for_training,
     read_datalist,
@@ -213,6 +214,18 @@ def test_training_and_validation_items_share_the_cohort_between_them(root, tmp_p
             assert items_for_training(str(root), **from_where, fold=fold, validation=True) == held
     with pytest.raises(PipelineError, match="no fold 3 in the datalist; folds: 0, 1, 2"):
         training_items(datalist, fold=3, validation=True)
+
+
+def test_an_item_gives_back_its_case_whatever_the_layout(root, tmp_path):
+    from brats_pipeline.cases import decide_conventions
+    from brats_pipeline.phantom import write_cohort
+
+    cases = decide_conventions(find_cases(root))
+    for layout in ("lgg", "msd"):
+        write_cohort(tmp_path / layout, layout=layout, cases=2, shape=(32, 32, 24))
+        cases += decide_conventions(find_cases(tmp_path / layout))
+    items = [item for case in cases for item in case_items([case], modalities=["flair"])]
+    assert [item_case(item) for item in items] == cases
 
 
 def test_items_without_a_fold_or_a_label_cannot_be_trained_on(root):

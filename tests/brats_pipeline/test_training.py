@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 from brats_pipeline.cases import find_cases
 from brats_pipeline.datalist import split_cases, write_datalist
-from brats_pipeline.errors import PipelineError
+from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.segmentation import segment
 from brats_pipeline.training import train
@@ -237,6 +238,37 @@ def test_a_datalist_takes_the_place_of_a_folder(cohort: Path, tmp_path: Path) ->
     assert {item["case_id"]: item["fold"] for item in kept} == {
         item["case_id"]: item["fold"] for item in listing["training"]
     }
+
+
+@pytest.mark.parametrize("fold", [0, None])
+def test_a_run_keeps_all_that_its_datalist_says(cohort: Path, tmp_path: Path, fold: int | None) -> None:
+    unmarked = [replace(case, label=None) if number == 0 else case for number, case in enumerate(find_cases(cohort))]
+    write_datalist(split_cases(unmarked, folds=2, seed=3, name="mine"), tmp_path / "datalist.json")
+    given = json.loads((tmp_path / "datalist.json").read_text())
+    settings = {"max_epochs": 1}
+    run = quick(tmp_path / "run", cohort, data=None, datalist=tmp_path / "datalist.json", fold=fold, overrides=settings)
+    kept = json.loads((run / "datalist.json").read_text())
+    assert len(kept["testing"]) == 1
+    assert kept == given
+    assert {"layout", "convention", "modalities", "seed", "folds", "case_list_sha256"} <= kept.keys()
+
+
+def test_a_run_on_every_case_of_a_folder_says_what_it_was_trained_on(cohort: Path, tmp_path: Path) -> None:
+    split = split_cases(find_cases(cohort), folds=2)
+    run = quick(tmp_path / "run", cohort, fold=None, overrides={"max_epochs": 1})
+    kept = json.loads((run / "datalist.json").read_text())
+    for name in ("layout", "convention", "modalities", "case_list_sha256"):
+        assert kept[name] == split[name]
+
+
+def test_headers_of_the_cases_of_a_datalist_are_checked(own_cohort: Path, tmp_path: Path) -> None:
+    write_datalist(split_cases(find_cases(own_cohort), folds=2), tmp_path / "datalist.json")
+    spoilt = sorted(own_cohort.rglob("*_t2.nii.gz"))[2]
+    scan: Any = nib.load(spoilt)
+    nib.save(nib.Nifti1Image(np.asarray(scan.dataobj)[:-4], scan.affine), spoilt)
+    with pytest.raises(CaseError, match=spoilt.parent.name):
+        quick(tmp_path / "run", own_cohort, data=None, datalist=tmp_path / "datalist.json", fold=0)
+    assert not (tmp_path / "run").exists()
 
 
 def test_folder_and_datalist_together_or_neither_are_refused(cohort: Path, tmp_path: Path) -> None:
