@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +16,14 @@ from typing import Any
 from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities, weights_path
 from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, without_labels
 from brats_pipeline.datalist import case_items
-from brats_pipeline.errors import PipelineError
+from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
+from brats_pipeline.inputs import inputs_of, other_origin
 from transforms.labels import MODALITIES
 from transforms.nifti import strip_suffix
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RECORD = "run.json"
 
 
@@ -34,7 +35,7 @@ class Segmentation:
         out: folder of the predictions.
         bundle: what segmented them.
         done: cases segmented by this call.
-        skipped: cases whose prediction by the same weights was there already.
+        skipped: cases whose prediction from the same files by the same weights was there already.
         failed: case to the reason why it has no prediction.
     """
 
@@ -84,8 +85,8 @@ def segment(
 ) -> Segmentation:
     """Write ``OUT/<case_id>.nii.gz`` for every case of ``inputs``.
 
-    A case that cannot be used is passed over with its reason. Predictions that stand in ``out`` from the same weights
-    are kept, so that a second call does only what is missing.
+    A case that cannot be used is passed over with its reason. Predictions that stand in ``out`` from the same files and
+    weights are kept, so that a second call does only what is missing or whose scan was replaced.
 
     Args:
         inputs: case folders or cohort folders; or one file per modality as ``{"t1c": ..., "t1": ..., ...}``.
@@ -99,8 +100,8 @@ def segment(
         on_case: called after each case, segmented or failed, with its id.
 
     Raises:
-        PipelineError: nothing can be segmented, or predictions by other weights, settings or conventions lie in
-            ``out``; nothing is written then.
+        PipelineError: nothing can be segmented, or predictions by other weights, settings or conventions, or of
+            another case of the same id, lie in ``out``; nothing is written then.
     """
     given = (case_from_files(inputs),) if isinstance(inputs, Mapping) else find_cases(*map(Path, inputs))
     cases = decide_conventions(without_labels(given), convention)
@@ -117,23 +118,34 @@ def segment(
             result.failed[case.case_id] = "; ".join(defects)
         else:
             items += case_items([case], modalities=wanted)
+    inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
     identity = _identity(root, convention, overrides or {})
-    earlier = _earlier_cases(out, identity, items, overwrite=overwrite)
+    earlier = _earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
+    changed = {name for name, told in inputs_now.items() if name in earlier and earlier[name].get("inputs") != told}
     if not overwrite:
         result.skipped = [
-            item["case_id"] for item in items if all(path.is_file() for path in prediction_files(out, item))
+            item["case_id"]
+            for item in items
+            if item["case_id"] in earlier.keys() - changed
+            and all(path.is_file() for path in prediction_files(out, item))
         ]
         items = [item for item in items if item["case_id"] not in result.skipped]
     started = time.monotonic()
 
-    def record() -> None:
-        _write_record(identity, earlier, result, time.monotonic() - started)
+    def record(pending: Sequence[str] = ()) -> None:
+        _write_record(identity, earlier, inputs_now, result, pending, time.monotonic() - started)
+
+    def begin() -> None:
+        """Remove what stands for scans that are gone, then vouch for what is about to be written."""
+        _remove(out, changed)
+        record([str(item["case_id"]) for item in items])
 
     try:
         if items:
             if on_start is not None:
                 on_start(len(items))
-            _run(root, items, device, overrides or {}, result, record, on_case)
+            _run(root, items, device, overrides or {}, result, begin, on_case)
+        _remove(out, earlier.keys() & result.failed.keys())
     finally:
         if result.done or result.skipped or result.failed:
             record()
@@ -149,10 +161,10 @@ def _run(
     device: str | None,
     overrides: Mapping[str, Any],
     result: Segmentation,
-    record: Callable[[], None],
+    begin: Callable[[], None],
     on_case: Callable[[str], None] | None,
 ) -> None:
-    """Hand the cases to the bundle's inference configuration; ``record`` is called before the first of them."""
+    """Hand the cases to the bundle's inference configuration; ``begin`` is called before the first of them."""
     from ignite.engine import Events
 
     with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
@@ -171,7 +183,7 @@ def _run(
             if on_case is not None:
                 on_case(case_id)
 
-        evaluator.add_event_handler(Events.STARTED, record)
+        evaluator.add_event_handler(Events.STARTED, begin)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
         try:
             with plain_errors():
@@ -197,6 +209,13 @@ def _cases_there(out: Path) -> dict[str, list[Path]]:
     return there
 
 
+def _remove(out: Path, case_ids: Collection[str]) -> None:
+    """Delete the predictions of these cases."""
+    for case_id, paths in _cases_there(out).items():
+        for path in paths if case_id in case_ids else ():
+            path.unlink()
+
+
 def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What two calls must share for their predictions to lie in one folder."""
     from brats_pipeline.weights import file_sha256
@@ -219,14 +238,19 @@ def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) 
 
 
 def _earlier_cases(
-    out: Path, identity: Mapping[str, Any], items: Sequence[Mapping[str, Any]], *, overwrite: bool
+    out: Path,
+    identity: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    inputs_now: Mapping[str, Mapping[str, Any]],
+    *,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """The cases that earlier calls of the same identity recorded; predictions of any other are not mixed with ours.
 
     With ``overwrite``, what others left for these cases is removed at once: a call that is interrupted must not leave
     it to be taken for ours.
     """
-    wanted = {str(item["case_id"]) for item in items}
+    wanted = set(inputs_now)
     for item in items:
         scans = {Path(image).resolve() for image in item["image"]}
         for path in prediction_files(out, item):
@@ -244,6 +268,13 @@ def _earlier_cases(
         record, cases = {}, {}
     differing = [key for key, value in identity.items() if record.get(key, "absent") != value]
     if not differing:
+        for case_id in sorted(wanted & cases.keys() & there) if not overwrite else ():
+            if origin := other_origin(cases[case_id].get("inputs", {}), inputs_now[case_id]):
+                raise CaseError(
+                    case_id,
+                    f"{out} already holds a prediction for a case of this name, made from {origin}; choose another "
+                    "folder, or --overwrite",
+                )
         return cases
     if there:
         why = f"that differ in {', '.join(differing)}" if record else f"without a {RECORD} that tells what made them"
@@ -261,11 +292,23 @@ def _earlier_cases(
 
 
 def _write_record(
-    identity: Mapping[str, Any], earlier: Mapping[str, Any], result: Segmentation, seconds: float
+    identity: Mapping[str, Any],
+    earlier: Mapping[str, Any],
+    inputs_now: Mapping[str, Any],
+    result: Segmentation,
+    pending: Sequence[str],
+    seconds: float,
 ) -> None:
-    """``run.json``: what segmented, and the status of every case."""
-    status = {**earlier, **{name: {"status": "done"} for name in (*result.skipped, *result.done)}}
+    """``run.json``: what segmented, and the status of every case with the files it is about.
+
+    A call that is killed leaves its record as it was at the start: the files of pending cases that are there by then
+    were made from these inputs.
+    """
+    status = {**earlier, **{name: {"status": "pending"} for name in pending}}
+    status |= {name: {"status": "done"} for name in (*result.skipped, *result.done)}
     status |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
+    for name in (*pending, *result.skipped, *result.done, *result.failed):
+        status[name]["inputs"] = inputs_now[name]
     record = {
         **identity,
         "bundle": result.bundle.name,

@@ -55,7 +55,7 @@ def test_the_record_names_the_weights_and_the_status_of_every_case(predictions: 
     import hashlib
 
     record = json.loads((predictions / "run.json").read_text())
-    assert record["schema_version"] == 1
+    assert record["schema_version"] == 2
     assert record["weights_sha256"] == hashlib.sha256((run / "models" / "model.pt").read_bytes()).hexdigest()
     assert {name: case["status"] for name, case in record["cases"].items()} == {
         path.name.removesuffix(".nii.gz"): "done" for path in predictions.glob("*.nii.gz")
@@ -252,7 +252,7 @@ def test_a_bad_case_does_not_stop_the_others(
     assert len(written) == 4
     assert written.items() <= contents(predictions).items()
     record = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
-    assert record[CASE] == {"status": "failed", "reason": result["failed"][CASE]}
+    assert (record[CASE]["status"], record[CASE]["reason"]) == ("failed", result["failed"][CASE])
 
 
 def test_an_unknown_setting_is_refused_by_name(cohort: Path, run: Path, tmp_path: Path) -> None:
@@ -276,3 +276,71 @@ def test_a_configuration_that_cannot_start_is_refused_in_words(
     with pytest.raises(PipelineError, match=words):
         segment([cohort / CASE], tmp_path / "out", bundle=run, **{"device": "cpu", **change})
     assert not (tmp_path / "out").exists()
+
+
+def copy_as_scan(folder: Path, out: Path) -> Path:
+    """The case under a name that says nothing about whose it is."""
+    out.mkdir(parents=True)
+    for name, path in files_of(folder).items():
+        shutil.copy2(path, out / f"{name}.nii.gz")
+    return out
+
+
+def test_another_patient_of_the_same_case_id_is_refused_and_overwritten_on_demand(
+    predictions: Path, cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    one, two = (copy_as_scan(cohort / f"BraTS2021_0000{number}", tmp_path / str(number) / "scan") for number in (1, 2))
+    arguments: dict[str, Any] = {"bundle": run, "device": "cpu", "convention": "brats2017"}
+    assert segment([one], out, **arguments).done == ["scan"]
+    before = contents(out), (out / "run.json").read_bytes()
+    with pytest.raises(PipelineError, match=rf"scan: .*made from {one}.*another folder.*--overwrite"):
+        segment([two], out, **arguments)
+    files = {name: two / f"{name}.nii.gz" for name in T1CE}
+    with pytest.raises(PipelineError, match=f"made from {one}"):
+        segment(files, out, **arguments)
+    assert (contents(out), (out / "run.json").read_bytes()) == before
+    assert segment([two], out, **arguments, overwrite=True).done == ["scan"]
+    assert contents(out)["scan.nii.gz"] == (predictions / "BraTS2021_00002.nii.gz").read_bytes()
+    assert segment([two], out, **arguments).skipped == ["scan"]
+
+
+def test_two_files_that_change_places_are_not_the_same_case(cohort: Path, run: Path, tmp_path: Path) -> None:
+    images = files_of(cohort / CASE)
+    arguments: dict[str, Any] = {"bundle": run, "device": "cpu", "convention": "brats2017"}
+    segment(images, tmp_path / "out", **arguments)
+    with pytest.raises(PipelineError, match="made from"):
+        segment({**images, "t1": images["t2"], "t2": images["t1"]}, tmp_path / "out", **arguments)
+
+
+def test_a_case_whose_scan_was_replaced_is_segmented_again(
+    predictions: Path, own_cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    folders = [own_cohort / CASE, own_cohort / "BraTS2021_00003"]
+    segment(folders, tmp_path / "out", bundle=run, device="cpu")
+    for name, path in files_of(own_cohort / CASE).items():
+        shutil.copy(files_of(own_cohort / "BraTS2021_00002")[name], path)
+    result = segment(folders, tmp_path / "out", bundle=run, device="cpu")
+    assert (result.done, result.skipped) == ([CASE], ["BraTS2021_00003"])
+    assert contents(tmp_path / "out")[f"{CASE}.nii.gz"] == (predictions / "BraTS2021_00002.nii.gz").read_bytes()
+
+
+@pytest.mark.parametrize("defect", ["truncated", "absent", "NaN"])
+def test_a_prediction_does_not_outlive_the_scan_that_it_was_made_from(
+    defect: str, own_cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    folders = [own_cohort / CASE, own_cohort / "BraTS2021_00003"]
+    segment(folders, tmp_path / "out", bundle=run, device="cpu")
+    scan = files_of(own_cohort / CASE)["t2"]
+    if defect == "absent":
+        scan.unlink()
+    elif defect == "truncated":
+        scan.write_bytes(scan.read_bytes()[:1000])
+    else:
+        image = nib.load(scan)
+        nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, np.float32), image.affine), scan)
+    result = segment(folders, tmp_path / "out", bundle=run, device="cpu")
+    assert set(result.failed) == {CASE}
+    assert list(contents(tmp_path / "out")) == ["BraTS2021_00003.nii.gz"]
+    cases = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
+    assert {name: case["status"] for name, case in cases.items()} == {CASE: "failed", "BraTS2021_00003": "done"}
