@@ -81,18 +81,29 @@ def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
 
 
 def read_header(path: str | os.PathLike[str]) -> nib.Nifti1Image:
-    """Open a NIfTI file for its header alone; no voxel is decoded.
+    """Read the header of a NIfTI file alone; of a compressed one only the first bytes are decoded.
+
+    As in :func:`read_nifti` the content says whether the file is compressed, not its name.
+
+    Returns:
+        An image whose header, shape and affine can be used, and whose voxels cannot.
 
     Raises:
         PipelineError: the file is missing or no NIfTI file.
     """
+    path = Path(path)
     try:
-        image = nib.load(path)
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream: Any = igzip.GzipFile(fileobj=file) if packed else file
+            kind = _image_class(stream.read(8), path)
+            stream.seek(0)
+            return kind.from_stream(stream)
+    except PipelineError:
+        raise
     except Exception as error:  # nibabel and gzip raise many kinds
         raise PipelineError(f"{path}: the NIfTI header cannot be read ({error}); copy or write it again") from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise PipelineError(f"{path}: this is {type(image).__name__}, no NIfTI file; give a .nii or .nii.gz file")
-    return image
 
 
 def _image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
