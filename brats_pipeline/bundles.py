@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
 HERE = Path(__file__).resolve().parent
+SET_BY_COMMANDS = frozenset(["data_list_file_path", "output_dir", "resume"])
+"""Ids that the commands themselves set for every run."""
 CHANGED_CONFIGS = ("train.yaml", "inference.yaml")
 """Configurations that a run has in its own version; the others are overlays and copied as they are."""
 
@@ -111,10 +113,12 @@ def wanted_modalities(bundle: Path, overrides: Mapping[str, Any]) -> tuple[str, 
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(changed: Collection[str] = ()) -> Iterator[None]:
     """Turn an error that MONAI's layers have wrapped back into the message it started as.
 
-    A ``ValueError`` deep in there refuses an argument, and the arguments come from the configuration.
+    Args:
+        changed: configuration ids that the caller gave values to. A ``ValueError`` deep in there refuses an argument,
+            which may be one of them; without any, it is an error like all others.
     """
     try:
         yield
@@ -124,9 +128,11 @@ def plain_errors() -> Iterator[None]:
         cause = root_cause(error)
         if isinstance(cause, PipelineError):
             raise cause from error
-        if isinstance(cause, ValueError):
+        if isinstance(cause, ValueError) and changed:
             raise PipelineError(
-                f"the configuration cannot be used: {_first_line(cause)}; correct what was changed with --set"
+                f"{_first_line(cause)} ({type(cause).__name__}); if this comes from what was changed with --set "
+                f"({', '.join(sorted(changed))}), correct that; else run `brats-pipeline --debug ...` to see where it "
+                "happened, and report it"
             ) from error
         raise
 
@@ -136,7 +142,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def open_workflow(
-    bundle: Path, config_files: Sequence[str], *, workflow_type: str, overrides: Mapping[str, Any]
+    bundle: Path,
+    config_files: Sequence[str],
+    *,
+    workflow_type: str,
+    overrides: Mapping[str, Any],
+    changed: Collection[str] = (),
 ) -> ConfigWorkflow:
     """The bundle's configuration as ``python -m monai.bundle run`` would run it, initialised.
 
@@ -145,6 +156,9 @@ def open_workflow(
         config_files: names below ``configs/``, later ones laid over earlier ones.
         workflow_type: ``train`` or ``infer``.
         overrides: id to value, as ``--id value`` on MONAI's command line.
+        changed: further ids that a person gave values to, which the configuration holds already.
+
+    Cases that fail do not make the run of an ``infer`` workflow raise: its evaluator lists them.
 
     Raises:
         PipelineError: a file is missing, or the configuration refuses to start.
@@ -156,12 +170,15 @@ def open_workflow(
         if not path.is_file():
             raise PipelineError(f"{path}: the bundle lacks this configuration; restore it")
     logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns that it logs nothing
-    with warnings.catch_warnings(), plain_errors():
+    given = {*changed, *overrides} - SET_BY_COMMANDS
+    with warnings.catch_warnings(), plain_errors(given):
         warnings.filterwarnings("ignore", category=UserWarning, module="monai")
         files = [str(path) for path in paths]
         settings = ConfigParser()
         settings.read_config(files)
         refuse_unknown_ids(bundle, [key for key in overrides if not _holds(settings, key)])
+        if workflow_type == "infer" and "raise_failures" not in overrides and _holds(settings, "raise_failures"):
+            overrides = {**overrides, "raise_failures": False}
         try:
             workflow = ConfigWorkflow(
                 config_file=files,
@@ -175,9 +192,10 @@ def open_workflow(
             cause = root_cause(error)
             if isinstance(cause, PipelineError):
                 raise
+            hint = f"correct what was changed with --set or --device ({', '.join(sorted(given))})"
             raise PipelineError(
                 f"{bundle.name} cannot start with this configuration: {_first_line(cause)} ({type(cause).__name__}); "
-                "correct what was changed with --set or --device"
+                + (hint if given else "run `brats-pipeline --debug ...` to see where, and report it")
             ) from error
     return workflow
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from monai.data import CacheDataset, DataLoader, Dataset
 from monai.transforms import Compose, RandomizableTrait
 
 from brats_pipeline.errors import CaseError, PipelineError, root_cause
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -47,16 +50,36 @@ class CohortDataset(Dataset):
     """Whole cases; one that cannot be loaded becomes ``{"case_id", "failure"}`` and the others go on.
 
     Args:
-        data: datalist items.
+        data: datalist items; one with a ``defect`` is a failure already.
         transform: the preprocessing.
     """
 
     def _transform(self, index: int) -> Any:
+        item = self.data[index]
+        if "defect" in item:
+            return {"case_id": item["case_id"], "failure": item["defect"]}
         try:
             return super()._transform(index)
         except Exception as error:
-            item = self.data[index]
-            return {"case_id": item["case_id"], "failure": str(root_cause(error))}
+            cause = root_cause(error)
+            if isinstance(cause, PipelineError):
+                return {"case_id": item["case_id"], "failure": str(cause)}
+            logger.debug("%s cannot be loaded", item["case_id"], exc_info=error)
+            return {"case_id": item["case_id"], "failure": f"{type(cause).__name__}: {cause}"}
+
+
+def raise_failures(failures: Mapping[str, str]) -> None:
+    """End a run with an error where cases failed; made to be named in a bundle's YAML, behind the last case.
+
+    Args:
+        failures: case to reason, as :class:`brats_pipeline.inference.CohortEvaluator` collects them.
+
+    Raises:
+        PipelineError: there are any; the message names each case.
+    """
+    if failures:
+        reasons = "; ".join(f"{case_id}: {reason}" for case_id, reason in failures.items())
+        raise PipelineError(f"{len(failures)} cases failed, the others are finished: {reasons}")
 
 
 class CaseDataset(CacheDataset):

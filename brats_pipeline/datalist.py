@@ -389,26 +389,43 @@ def items_for_training(
     return training_items(datalist, fold=fold, validation=validation)
 
 
+def _item_or_defect(case: Case, wanted: Sequence[str]) -> Item:
+    """The item of a case, or what keeps the case from having one."""
+    try:
+        return case_items([case], modalities=wanted)[0]
+    except CaseError as error:
+        return {
+            "case_id": case.case_id,
+            "patient_id": case.patient_id,
+            "convention": case.convention,
+            "layout": case.layout,
+            "defect": error.reason,
+        }
+
+
 def items_for_inference(
     dataset_dir: str, data_list_file_path: str | None = None, *, modalities: Sequence[str] | None = None
 ) -> list[Item]:
     """The items that a bundle segments, without label maps; made to be named in its YAML.
+
+    A case that lacks a modality, or whose list of files has a defect, gives an item without images whose ``defect``
+    says so: :class:`brats_pipeline.data.CohortDataset` passes it on as a failure, and the other cases are segmented.
 
     Without a datalist each case takes the convention of its layout: what a reference holds has no say in a prediction.
 
     Args:
         dataset_dir: folder of the cohort or of one case; with a datalist, where its relative paths may start.
         data_list_file_path: a datalist; its ``testing`` items are taken, or ``training`` where there are none.
-        modalities: those that every case must have; by default all four.
+        modalities: those that a case must have to be segmented; by default all four.
 
     Raises:
         PipelineError: as :func:`find_cases`, :func:`decide_conventions` or :func:`read_datalist`.
     """
+    wanted = modalities or MODALITIES
     if not data_list_file_path:
         cases = decide_conventions(without_labels(find_cases(Path(dataset_dir))))
-        return case_items(cases, modalities=modalities or MODALITIES)
+        return [_item_or_defect(case, wanted) for case in cases]
     path = Path(data_list_file_path)
     keys = [key for key in ("testing", "training") if _load(path).get(key)]
     items = read_datalist(path, keys[0] if keys else "testing", base_dir=dataset_dir)
-    items = _with_modalities(items, modalities)
-    return [{name: value for name, value in item.items() if name != "label"} for item in items]
+    return [_item_or_defect(item_case(item | {"label": None}), wanted) for item in items]

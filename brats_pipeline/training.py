@@ -97,6 +97,7 @@ def train(
     resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
     changes = dict(overrides or {})
     record: dict[str, Any] = {"bundle": source.name, "seed": seed, "fold": fold, "overrides": {}}
+    given = list(changes)
     listing = None
     if resuming:
         record |= _origin(run)
@@ -125,14 +126,14 @@ def train(
     started = time.monotonic()
     epochs, best, status = 0, None, "failed"
     try:
-        workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime)
+        workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime, changed=given)
         trainer = workflow.parser.get_parsed_content("train::trainer")
         recorder = workflow.parser.get_parsed_content("train::recorder")
         try:
             if trainer.state.epoch < trainer.state.max_epochs:
                 if on_start is not None:
                     on_start(trainer)
-                with plain_errors():
+                with plain_errors(given):
                     workflow.run()
                     workflow.finalize()
         finally:

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from brats_pipeline.bundles import bundle_for, bundle_path, freeze_bundle, list_bundles, open_workflow, read_metadata
+from brats_pipeline.bundles import (
+    bundle_for,
+    bundle_path,
+    freeze_bundle,
+    list_bundles,
+    open_workflow,
+    plain_errors,
+    read_metadata,
+)
 from brats_pipeline.errors import PipelineError
 
 
@@ -57,3 +65,31 @@ def test_freezing_changes_both_configurations_and_nothing_else(tmp_path: Path) -
     again = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     freeze_bundle(tmp_path / "run", tmp_path / "run", {})
     assert again == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_value_error_is_laid_to_the_settings_only_where_there_were_any() -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("probabilities contain NaN")
+        except ValueError as error:
+            raise RuntimeError("applying transform") from error
+
+    blame = r"probabilities contain NaN \(ValueError\).*--set \(overlap\)"
+    with pytest.raises(PipelineError, match=blame), plain_errors(["overlap"]):
+        fail()
+    with pytest.raises(RuntimeError) as caught, plain_errors():
+        fail()
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(("overrides", "blamed"), [({}, False), ({"overlap": 0.25}, True)])
+def test_a_configuration_that_does_not_start_blames_the_settings_only_where_there_were_any(
+    run: Path, tmp_path: Path, overrides: dict[str, float], blamed: bool
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    path = copy / "configs" / "inference.yaml"
+    path.write_text(path.read_text().replace("norm: group", "norm: nothing"))
+    runtime = {"data_list_file_path": str(run / "datalist.json"), "output_dir": str(tmp_path)}
+    with pytest.raises(PipelineError, match="norm") as caught:
+        open_workflow(copy, ["inference.yaml"], workflow_type="infer", overrides=runtime | overrides)
+    assert ("--set" in str(caught.value)) == blamed

@@ -221,8 +221,8 @@ def test_an_item_gives_back_its_case_whatever_the_layout(root, tmp_path):
     from brats_pipeline.phantom import write_cohort
 
     cases = decide_conventions(find_cases(root))
-    for layout in ("lgg", "msd"):
-        write_cohort(tmp_path / layout, layout=layout, cases=2, shape=(32, 32, 24))
+    for layout, size in (("lgg", {"shape": (32, 32, 8)}), ("msd", {"shape": (32, 32, 26), "spacing_mm": 4.0})):
+        write_cohort(tmp_path / layout, layout=layout, cases=2, **size)
         cases += decide_conventions(find_cases(tmp_path / layout))
     items = [item for case in cases for item in case_items([case], modalities=["flair"])]
     assert [item_case(item) for item in items] == cases
@@ -374,12 +374,27 @@ def test_a_bundle_gets_the_modalities_that_it_names_or_a_refusal(slices, tmp_pat
     for call in (
         lambda: items_for_training(str(slices), folds=3),
         lambda: items_for_training(str(slices), str(path)),
-        lambda: items_for_inference(str(slices)),
-        lambda: items_for_inference(str(slices), str(path), modalities=["t1", "t2"]),
         lambda: split_cases(find_cases(slices), folds=3, modalities=["t2"]),
     ):
         with pytest.raises(CaseError, match=r"TCGA_\w+: lacks t2 \(has t1c, t1, flair\)"):
             call()
+
+
+def test_for_inference_a_case_without_a_modality_is_listed_with_its_defect_beside_the_others(root, slices, tmp_path):
+    lists = [items_for_inference(str(slices)), items_for_inference(str(slices), modalities=["t1", "t2"])]
+    path = tmp_path / "datalist.json"
+    write_datalist(split_cases(find_cases(slices), folds=3), path)
+    lists.append(items_for_inference(str(slices), str(path), modalities=["t1", "t2"]))
+    for items in lists:
+        assert items
+        assert all(item["defect"].startswith("lacks t2 (has t1c, t1, flair)") for item in items)
+        assert not any("image" in item for item in items)
+    sound = items_for_inference(str(root))
+    assert len(sound) == 14
+    next(Path(item["image"][2]) for item in sound[3:4]).unlink()
+    mixed = items_for_inference(str(root))
+    assert [number for number, item in enumerate(mixed) if "defect" in item] == [3]
+    assert mixed[:3] + mixed[4:] == sound[:3] + sound[4:]
 
 
 def test_slices_that_do_not_match_their_masks_are_not_listed(slices):

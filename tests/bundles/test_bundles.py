@@ -180,6 +180,20 @@ def test_a_run_is_a_bundle_and_segments_by_monai_as_by_us(
 
 
 @in_3d
+def test_a_case_without_a_modality_ends_monais_run_with_an_error_after_all_the_others(
+    bundle: Path, run: Path, own_cohort: Path, python: Python, tmp_path: Path
+) -> None:
+    lacking, *others = sorted(path.name for path in own_cohort.iterdir())
+    (own_cohort / lacking / f"{lacking}_t2.nii.gz").unlink()
+    arguments = ["--config_file", run / "configs" / "inference.yaml", "--bundle_root", run]
+    arguments += ["--dataset_dir", own_cohort, "--output_dir", tmp_path / "out"]
+    result = python(["-m", "monai.bundle", "run", *arguments], cwd=tmp_path)
+    assert result.returncode != 0
+    assert f"1 cases failed, the others are finished: {lacking}: lacks t2" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{name}.nii.gz" for name in others]
+
+
+@in_3d
 def test_the_evaluation_overlay_gives_the_table_of_evaluate(
     bundle: Path,
     run: Path,
