@@ -16,6 +16,8 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from torch import Tensor
 from torch.nn import functional as F
 
+from brats_pipeline.errors import CaseError, root_cause
+
 logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -124,22 +126,46 @@ class SliceInferer(Inferer):
 
 
 class CohortEvaluator(SupervisedEvaluator):
-    """A ``SupervisedEvaluator`` that a case which cannot be loaded does not stop.
+    """A ``SupervisedEvaluator`` that one bad case does not stop.
 
-    With :class:`brats_pipeline.data.CohortDataset` such a case arrives as ``{"case_id", "failure"}``; it is written to
-    ``failures`` and passed over. With any other data set this is MONAI's evaluator.
+    A case that cannot be loaded arrives from :class:`brats_pipeline.data.CohortDataset` as ``{"case_id", "failure"}``;
+    one that cannot be written raises a :class:`brats_pipeline.errors.CaseError`. Both are noted in ``failures`` and
+    passed over. Any other error, such as a full disk, would meet the next case too, and ends the run. With any other
+    data set this is MONAI's evaluator.
+
+    Attributes:
+        failures: case to the reason why it was passed over.
+        case_ids: the cases of the batch at hand, or of the last one.
+
+    Raises:
+        ValueError: the loader puts several cases into a batch; cases differ in size, and one of them could fail.
     """
 
     def __init__(self, **arguments: Any) -> None:
+        batch_size = getattr(arguments.get("val_data_loader"), "batch_size", 1)
+        if batch_size != 1:
+            raise ValueError(f"batch_size is {batch_size}; whole cases run one by one, set dataloader::batch_size to 1")
         super().__init__(**arguments)
         self.failures: dict[str, str] = {}
+        self.case_ids: list[str] = []
 
     def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
+        self.case_ids = [str(case_id) for case_id in batchdata.get("case_id", ())]
         if "failure" in batchdata:
-            for case_id, reason in zip(batchdata["case_id"], batchdata["failure"], strict=True):
-                logger.warning("%s: %s", case_id, reason)
-                self.failures[case_id] = reason
-            engine.state.output = {}
+            for case_id, reason in zip(self.case_ids, batchdata["failure"], strict=True):
+                self._pass_over(case_id, reason)
             return {}
-        output: dict[str, Any] = super()._iteration(engine, batchdata)
+        try:
+            output: dict[str, Any] = super()._iteration(engine, batchdata)
+        except Exception as error:
+            cause = root_cause(error)
+            if not isinstance(cause, CaseError):
+                raise
+            self._pass_over(cause.case_id, cause.reason)
+            return {}
         return output
+
+    def _pass_over(self, case_id: str, reason: str) -> None:
+        logger.warning("%s: %s", case_id, reason)
+        self.failures[case_id] = reason
+        self.state.output = {}

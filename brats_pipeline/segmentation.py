@@ -20,7 +20,7 @@ from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
 from brats_pipeline.inputs import inputs_of, other_origin
-from transforms.labels import MODALITIES
+from transforms.labels import CONVENTIONS, MODALITIES
 from transforms.nifti import strip_suffix
 
 SCHEMA_VERSION = 2
@@ -111,9 +111,14 @@ def segment(
     result = Segmentation(out=out, bundle=root)
 
     wanted = wanted_modalities(root, overrides or {})
+    regions = _regions_written(root, overrides or {})
+    if convention is not None and (refusal := _misfit(convention, regions)):
+        raise PipelineError(refusal)
     items: list[dict[str, Any]] = []
     for case in cases:
         defects = check_headers(case, wanted=wanted)
+        if not defects and case.convention and (refusal := _misfit(case.convention, regions)):
+            defects = [refusal]
         if defects:
             result.failed[case.case_id] = "; ".join(defects)
         else:
@@ -155,6 +160,39 @@ def segment(
     return result
 
 
+def _regions_written(root: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The regions that a bundle's network marks.
+
+    Raises:
+        PipelineError: the configuration does not say.
+    """
+    import yaml
+
+    path = root / "configs" / "inference.yaml"
+    try:
+        names = overrides.get("regions", yaml.safe_load(path.read_text(encoding="utf-8"))["regions"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise PipelineError(f"{path}: does not list the regions ({error}); restore the bundle") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PipelineError(f"regions are {names!r}; give a list of names such as [TC, WT, ET]")
+    return tuple(names)
+
+
+def _misfit(convention: str, regions: Sequence[str]) -> str | None:
+    """Why label maps of a convention cannot be made of these regions, if so: each must have the regions of the other.
+
+    A region that the convention does not know would be lost, and a tissue that no region marks would never be written.
+    """
+    known = CONVENTIONS[convention].regions
+    if set(known) == set(regions):
+        return None
+    fitting = [name for name, row in CONVENTIONS.items() if set(row.regions) == set(regions)]
+    return (
+        f"the label convention {convention} has the regions {', '.join(known)}, and this bundle marks "
+        f"{', '.join(regions)}; conventions that fit: {', '.join(fitting) or 'none'}"
+    )
+
+
 def _run(
     root: Path,
     items: Sequence[Mapping[str, Any]],
@@ -173,20 +211,21 @@ def _run(
         runtime: dict[str, Any] = {**overrides, "data_list_file_path": str(listing), "output_dir": str(result.out)}
         if device is not None:
             runtime["device"] = f"$torch.device('{device}')"
-        workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime)
-        evaluator = workflow.parser.get_parsed_content("evaluator")
+        workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime, changed=overrides)
+        with plain_errors(overrides):
+            evaluator = workflow.parser.get_parsed_content("evaluator")
 
-        def finished(engine: Any) -> None:
-            case_id = str(items[engine.state.iteration - 1]["case_id"])
-            if case_id not in evaluator.failures:
-                result.done.append(case_id)
-            if on_case is not None:
-                on_case(case_id)
+        def finished() -> None:
+            for case_id in evaluator.case_ids:
+                if case_id not in evaluator.failures:
+                    result.done.append(case_id)
+                if on_case is not None:
+                    on_case(case_id)
 
         evaluator.add_event_handler(Events.STARTED, begin)
         evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
         try:
-            with plain_errors():
+            with plain_errors(overrides):
                 workflow.run()
                 workflow.finalize()
         finally:

@@ -11,6 +11,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils.misc import ImageMetaKey
 
+from brats_pipeline.errors import CaseError, PipelineError
 from transforms.nifti import label_image, read_header, write_nifti
 
 
@@ -24,6 +25,7 @@ class SaveLabelMapd(MapTransform):
         case_id_key: where the case says its name.
 
     Raises:
+        CaseError: the first image has changed or gone since it was loaded.
         PipelineError: the folder cannot be written, or the disk is full.
     """
 
@@ -44,9 +46,13 @@ class SaveLabelMapd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            like = read_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
+            case_id = str(result[self.case_id_key])
             labels = np.asarray(result[key][0].cpu(), dtype=np.uint8)
-            path = self.output_dir / f"{result[self.case_id_key]}.nii.gz"
-            write_nifti(path, label_image(labels, like))
+            try:
+                image = label_image(labels, read_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ]))
+            except (PipelineError, ValueError) as error:
+                raise CaseError(case_id, str(error)) from error
+            path = self.output_dir / f"{case_id}.nii.gz"
+            write_nifti(path, image)
             result[f"{key}_path"] = str(path)
         return result

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference import WindowInferer
 from brats_pipeline.segmentation import case_from_files, segment
 
 CASE = "BraTS2021_00001"
@@ -267,6 +268,7 @@ def test_an_unknown_setting_is_refused_by_name(cohort: Path, run: Path, tmp_path
         ({"overrides": {"network_def::colour": "red"}}, "colour"),
         ({"overrides": {"roi_size": [32, 32]}}, "roi_size"),
         ({"overrides": {"precision": "float8"}}, "float8"),
+        ({"overrides": {"dataloader::batch_size": 2}}, "one by one"),
         ({"device": "toaster"}, "toaster"),
     ],
 )
@@ -344,3 +346,35 @@ def test_a_prediction_does_not_outlive_the_scan_that_it_was_made_from(
     assert list(contents(tmp_path / "out")) == ["BraTS2021_00003.nii.gz"]
     cases = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
     assert {name: case["status"] for name, case in cases.items()} == {CASE: "failed", "BraTS2021_00003": "done"}
+
+
+@pytest.mark.parametrize("convention", ["men-rt", "lgg"])
+def test_a_convention_without_the_regions_of_the_bundle_is_refused_with_those_that_fit(
+    convention: str, cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError, match=rf"{convention} has .*marks TC, WT, ET.*brats2017, brats2023") as caught:
+        segment([cohort / CASE], tmp_path / "out", bundle=run, device="cpu", convention=convention)
+    assert not {"men-rt", "lgg"} & set(str(caught.value).split("that fit: ")[1].split(", "))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scan_that_vanishes_before_its_label_map_is_written_does_not_stop_the_others(
+    predictions: Path, own_cohort: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = files_of(own_cohort / CASE)["t1c"]
+    loaded = own_cohort / "BraTS2021_00002"
+    window = "brats_pipeline.inference.WindowInferer.__call__"
+    original = WindowInferer.__call__
+
+    def removing(self: WindowInferer, *arguments: Any, **more: Any) -> Any:
+        gone.unlink(missing_ok=True)
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(window, removing)
+    result = segment([gone.parent, loaded], tmp_path / "out", bundle=run, device="cpu")
+    assert result.done == [loaded.name]
+    assert list(result.failed) == [CASE]
+    assert str(gone) in result.failed[CASE]
+    assert not result.failed[CASE].startswith(CASE)
+    name = f"{loaded.name}.nii.gz"
+    assert contents(tmp_path / "out") == {name: contents(predictions)[name]}

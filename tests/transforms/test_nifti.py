@@ -243,7 +243,7 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, offset, value):
 def test_headers_alone_are_as_strict(tmp_path, name, content):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(PipelineError, match="header cannot be read|no NIfTI file") as caught:
+    with pytest.raises(PipelineError, match=r"header cannot be read|no NIfTI file") as caught:
         read_header(tmp_path / name)
     assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
