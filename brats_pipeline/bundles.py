@@ -118,7 +118,7 @@ def plain_errors(changed: Collection[str] = ()) -> Iterator[None]:
 
     Args:
         changed: configuration ids that the caller gave values to. A ``ValueError`` deep in there refuses an argument,
-            which may be one of them; without any, it is an error like all others.
+            which may be one of them; where there are none, it is an error like all others.
     """
     try:
         yield

@@ -198,8 +198,10 @@ def train_command(
     data: Annotated[Path | None, typer.Option(help="Folder that holds the cases.")] = None,
     datalist: Annotated[Path | None, typer.Option(help="Datalist of `split`, instead of --data.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds made from --data.")] = 5,
-    fold: Annotated[str, typer.Option(help="Fold that validates, or `all`: every case trains.")] = "0",
-    seed: Seed = 0,
+    fold: Annotated[
+        str | None, typer.Option(help="Fold that validates, by default 0; or `all`: every case trains.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Every random choice follows from it; by default 0.")] = None,
     device: Device = None,
     convention: ConventionName = None,
     modalities: Annotated[
@@ -213,7 +215,7 @@ def train_command(
     from brats_pipeline.progress import training_bar
     from brats_pipeline.training import train
 
-    if fold != "all" and not fold.isdigit():
+    if fold not in (None, "all") and not fold.isdigit():
         raise PipelineError(f"--fold is {fold!r}; give the number of a fold, or `all`")
     with training_bar(quiet=quiet) as on_start:
         result = train(
@@ -223,7 +225,7 @@ def train_command(
             datalist=datalist,
             convention=convention,
             folds=folds,
-            fold=None if fold == "all" else int(fold),
+            fold=... if fold is None else None if fold == "all" else int(fold),
             seed=seed,
             device=device,
             overrides={**_overrides(settings), **({"modalities": modalities.split(",")} if modalities else {})},

@@ -82,7 +82,32 @@ def raise_failures(failures: Mapping[str, str]) -> None:
         raise PipelineError(f"{len(failures)} cases failed, the others are finished: {reasons}")
 
 
-class CaseDataset(CacheDataset):
+class _CachedCases(CacheDataset):
+    """Cases that are loaded once and kept in memory."""
+
+    def load(self, *, workers: int = 2) -> None:
+        """Load every case that is not in memory yet, so that one which cannot be loaded is known at once.
+
+        Args:
+            workers: threads.
+
+        Raises:
+            CaseError: a case cannot be loaded; the first of them is named.
+        """
+        waiting = [case for case in range(len(self.data)) if self._cache[case] is None]
+        pool = ThreadPoolExecutor(workers)
+        try:
+            for done, _ in enumerate(pool.map(self._keep, waiting), start=1):
+                logger.debug("%d of %d cases are loaded", done, len(waiting))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _keep(self, case: int) -> None:
+        with _naming(self.data[case]):
+            self._cache[case] = self._load_cache_item(case)
+
+
+class CaseDataset(_CachedCases):
     """Whole cases, each loaded once and kept in memory; for validation, where a case that cannot be loaded is an error.
 
     Args:
@@ -98,7 +123,7 @@ class CaseDataset(CacheDataset):
             return super()._transform(index)
 
 
-class PatchDataset(CacheDataset):
+class PatchDataset(_CachedCases):
     """An epoch of random patches, each drawn from a seed of its own.
 
     Loading and everything up to the first random transform is done once per case and kept in memory. Patch ``i`` of

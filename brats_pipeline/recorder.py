@@ -32,7 +32,7 @@ class RunRecorder:
     ``models/model.pt`` holds the bare state dict of the best epoch (highest key metric of ``evaluator``; the last epoch
     while nothing was validated). ``models/last.pt`` holds what :meth:`resume` needs. ``curves.csv`` and ``curves.png``
     grow with the epochs. Each epoch starts from a random seed of its own, so that a resumed run repeats an
-    uninterrupted one.
+    uninterrupted one. Before the first epoch, data sets with ``load`` load every case.
 
     Args:
         run_dir: folder of the run.
@@ -86,6 +86,7 @@ class RunRecorder:
     def attach(self, engine: Engine) -> None:
         """Register with the trainer."""
         self.trainer = engine
+        engine.add_event_handler(Events.STARTED, self.load_cases)
         engine.add_event_handler(Events.EPOCH_STARTED, self.epoch_started)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch_completed)
@@ -121,6 +122,14 @@ class RunRecorder:
         if self.history:
             self._write_curves()  # the checkpoint may be one epoch ahead of them
         logger.info("continue after epoch %d", epoch)
+
+    def load_cases(self, engine: Engine) -> None:
+        """Load the cases of training and validation: a bad one ends the run now, not when it is first drawn."""
+        validation = getattr(self.evaluator, "data_loader", None)
+        for data in (self.patches, getattr(validation, "dataset", None)):
+            load = getattr(data, "load", None)
+            if load is not None:
+                load()
 
     def validation_completed(self, engine: Engine) -> None:
         # The engine keeps one dictionary of metrics for all its runs, so it cannot be told from the metrics.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 from brats_pipeline.bundles import (
@@ -60,8 +63,8 @@ def train(
     datalist: str | Path | None = None,
     convention: str | None = None,
     folds: int = 5,
-    fold: int | None = 0,
-    seed: int = 0,
+    fold: int | EllipsisType | None = ...,
+    seed: int | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -79,15 +82,18 @@ def train(
         datalist: a datalist of ``split`` instead.
         convention: label convention of the reference, where the data leave it open.
         folds: number of folds made from ``data``.
-        fold: the fold that validates, the others train; None: every case trains and the last epoch is kept.
-        seed: of the split, the weights, the patches.
+        fold: the fold that validates, the others train; None: every case trains and the last epoch is kept. Left out:
+            0, or that of the run which is resumed.
+        seed: of the split, the weights, the patches; None: 0, or that of the run which is resumed.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value.
-        resume: continue the run in ``out`` after its last whole epoch.
+        resume: continue the run in ``out`` after its last whole epoch; what is said of data, fold and seed must be
+            what the run was begun with.
         on_start: called with the trainer before it runs, to attach a progress bar.
 
     Raises:
-        PipelineError: data, configuration or folder cannot be used; the message says what to do.
+        PipelineError: data, configuration or folder cannot be used; the message says what to do. A folder that was new
+            or empty is so again, unless an epoch was finished.
     """
     run = Path(out).resolve()
     source = bundle_path(bundle)
@@ -96,23 +102,58 @@ def train(
         raise PipelineError(f"{run} holds a run already; continue it with --resume, or choose another folder")
     resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
     changes = dict(overrides or {})
-    record: dict[str, Any] = {"bundle": source.name, "seed": seed, "fold": fold, "overrides": {}}
     given = list(changes)
+    origin: dict[str, Any] = {
+        "data": None if data is None else str(Path(data).resolve()),
+        "datalist": None if datalist is None else str(Path(datalist).resolve()),
+        "fold": 0 if fold is ... else fold,
+        "seed": seed or 0,
+    }
+    record: dict[str, Any] = {"bundle": source.name, **origin, "overrides": {}}
     listing = None
     if resuming:
-        record |= _origin(run)
+        left_out = {"data": data is None, "datalist": datalist is None, "fold": fold is ..., "seed": seed is None}
+        begun = _origin(run)
+        _refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
+        record |= begun
     else:
         wanted = wanted_modalities(source, changes)
-        listing = _datalist(data, datalist, convention=convention, folds=folds, fold=fold, seed=seed, wanted=wanted)
-        training_items(listing, fold=fold, validation=False)  # refuses a fold that does not exist
-        changes = {"seed": seed, "fold": fold, **changes}
-    freeze_bundle(run if resuming else source, run, changes)
+        listing = _datalist(
+            data,
+            datalist,
+            convention=convention,
+            folds=folds,
+            fold=origin["fold"],
+            seed=origin["seed"],
+            wanted=wanted,
+        )
+        training_items(listing, fold=origin["fold"], validation=False)  # refuses a fold that does not exist
+        changes = {"seed": origin["seed"], "fold": origin["fold"], **changes}
+    with _no_half_run(run):
+        return _run(
+            run, source if listing is not None else run, listing, record, changes, given, device, resume, on_start
+        )
+
+
+def _run(
+    run: Path,
+    source: Path,
+    listing: Mapping[str, Any] | None,
+    origin: Mapping[str, Any],
+    changes: Mapping[str, Any],
+    given: Collection[str],
+    device: str | None,
+    resume: bool,
+    on_start: Callable[[Any], None] | None,
+) -> Training:
+    """Freeze the bundle ``source`` into the run, train, and keep the record; without a ``listing`` the run has one."""
+    freeze_bundle(source, run, changes)
     record = {
         "schema_version": SCHEMA_VERSION,
-        **record,
-        "overrides": {**record["overrides"], **changes},
+        **origin,
+        "overrides": {**origin["overrides"], **changes},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "resumed": resuming,
+        "resumed": listing is None,
         "versions": _versions(),
         "status": "running",
     }
@@ -152,6 +193,23 @@ def train(
     return Training(run=run, epochs=epochs, best_dice=best, seconds=seconds)
 
 
+@contextmanager
+def _no_half_run(run: Path) -> Iterator[None]:
+    """Take back what an error leaves in a folder that was new or empty, unless an epoch was finished."""
+    absent = [folder for folder in (run, *run.parents) if not folder.exists()]
+    fresh = bool(absent) or (run.is_dir() and not any(run.iterdir()))
+    try:
+        yield
+    except Exception:
+        if fresh and run.is_dir() and not (run / "models" / "last.pt").is_file():
+            for path in run.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            with suppress(OSError):  # somebody else may have put something there meanwhile
+                for folder in absent:
+                    folder.rmdir()
+        raise
+
+
 def _write_record(run: Path, record: Mapping[str, Any]) -> None:
     write_atomically(run / "run.json", json.dumps(record, indent=2, default=str) + "\n")
 
@@ -162,7 +220,26 @@ def _origin(run: Path) -> dict[str, Any]:
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {name: record[name] for name in ("bundle", "seed", "fold", "overrides") if name in record}
+    names = ("bundle", "data", "datalist", "fold", "seed", "overrides")
+    return {name: record[name] for name in names if name in record}
+
+
+def _refuse_contradictions(run: Path, begun: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """A run goes on with the data, the fold and the seed that it was begun with."""
+
+    def text(name: str, value: Any) -> str:
+        return str(value) if value is not None else "all" if name == "fold" else "not given"
+
+    differing = [
+        f"--{name} was {text(name, begun[name])}, now it is {text(name, value)}"
+        for name, value in given.items()
+        if name in begun and begun[name] != value
+    ]
+    if differing:
+        raise PipelineError(
+            f"{run} was begun otherwise: {'; '.join(differing)}; leave this out to continue the run, or train into "
+            "another folder"
+        )
 
 
 def _datalist(

@@ -61,6 +61,12 @@ def quick(out: Path, cohort: Path, **arguments: Any) -> Path:
     return train("brats_glioma_3d", out, overrides=overrides, **given).run
 
 
+@pytest.fixture(scope="module")
+def begun(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of seed 5 and fold 1 after one epoch; must not be changed."""
+    return quick(tmp_path_factory.mktemp("begun") / "run", cohort, seed=5, fold=1, overrides={"max_epochs": 1})
+
+
 def test_a_run_holds_its_configuration_weights_curves_and_record(run: Path) -> None:
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     wanted = {"configs/train.yaml", "configs/inference.yaml", "configs/evaluate.yaml", "configs/metadata.json"}
@@ -319,6 +325,74 @@ def test_one_modality_of_brats_is_enough(own_cohort: Path, tmp_path: Path) -> No
     run = quick(tmp_path / "run", own_cohort, overrides={"modalities": ["flair"], "max_epochs": 1})
     result = segment([own_cohort], tmp_path / "out", bundle=run, device="cpu")
     assert len(result.done) == 6
+
+
+@pytest.mark.parametrize("held_out", [True, False], ids=["validation", "training"])
+@pytest.mark.parametrize("there", [True, False], ids=["empty folder", "new folder"])
+def test_a_case_that_cannot_be_loaded_stops_before_the_first_epoch_and_leaves_no_half_run(
+    own_cohort: Path, tmp_path: Path, held_out: bool, there: bool
+) -> None:
+    folds = split_cases(find_cases(own_cohort), folds=FOLDS)["training"]
+    spoilt = [item for item in folds if (item["fold"] == 0) == held_out][-1]
+    scan: Any = nib.load(spoilt["label"])
+    nib.save(nib.Nifti1Image(np.full(scan.shape, 77, np.uint8), scan.affine), spoilt["label"])  # the header is sound
+    write_datalist({"training": folds}, tmp_path / "datalist.json")
+    out = tmp_path / "runs" / "run"
+    if there:
+        out.mkdir(parents=True)
+    started = []
+    with pytest.raises(CaseError, match=f"{spoilt['case_id']}: label value 77"):
+        quick(
+            out,
+            own_cohort,
+            data=None,
+            datalist=tmp_path / "datalist.json",
+            overrides={"val_interval": 2, "patches_per_epoch": 1},
+            on_start=lambda trainer: trainer.add_event_handler("EPOCH_STARTED", started.append),
+        )
+    assert not started
+    assert out.is_dir() == there
+    assert out.parent.is_dir() == there
+    assert not list(tmp_path.glob("runs/run/*"))
+
+
+def test_a_rejected_configuration_leaves_what_was_in_the_folder(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    for out in (tmp_path / "run", tmp_path / "new"):
+        with pytest.raises(PipelineError, match="norm"):
+            quick(out, cohort, overrides={"network_def::norm": "nothing"})
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": 4}, "--seed was 5, now it is 4"),
+        ({"fold": 2}, "--fold was 1, now it is 2"),
+        ({"fold": None}, "--fold was 1, now it is all"),
+        ({"datalist": "other.json"}, "--datalist was not given, now it is .*other.json"),
+        ({"data": "elsewhere", "seed": 4}, "--data was .*, now it is .*elsewhere; --seed"),
+    ],
+)
+def test_a_run_is_not_continued_with_other_data_fold_or_seed(
+    begun: Path, tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    copy = shutil.copytree(begun, tmp_path / "run")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(PipelineError, match=message):
+        train("brats_glioma_3d", copy, resume=True, device="cpu", **given)
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+def test_the_same_command_again_continues_a_run(begun: Path, cohort: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(begun, tmp_path / "run")
+    result = train(
+        "brats_glioma_3d", copy, data=cohort, folds=FOLDS, fold=1, seed=5, device="cpu",
+        overrides={**QUICK, "max_epochs": 2}, resume=True,
+    )  # fmt: skip
+    assert result.epochs == 2
 
 
 @pytest.mark.slow
