@@ -15,11 +15,12 @@ import numpy.typing as npt
 from brats_pipeline.cases import Case, case_list_sha256, listing_defects, missing_modalities, settle_conventions
 from brats_pipeline.cases.conventions import LabelCount, count_values, volume_of_voxel_ml
 from brats_pipeline.cases.decathlon import missing_files
-from brats_pipeline.cases.integrity import Grid, grid_defects, has_usable_grid, image_defects, read_grid, slice_defects
+from brats_pipeline.cases.integrity import Grid, grid_defects, has_usable_grid, read_grid, slice_defects
 from brats_pipeline.cases.layouts import modalities_of
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.cases.volumes import channel_defect, copied_modalities, read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
+from transforms.contrast import image_defects
 from transforms.labels import MODALITIES, TABLE_ORDER, convention
 from transforms.nifti import orientation, spacing_mm
 

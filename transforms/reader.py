@@ -21,6 +21,7 @@ from monai.utils.enums import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 
 from brats_pipeline.errors import PipelineError
+from transforms.contrast import image_defects
 from transforms.labels import MODALITIES
 from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, voxels
 
@@ -162,24 +163,20 @@ class LoadCased(LoadImaged):
 
 
 def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:
-    """Refuse channels that hold NaN or infinity, or one value throughout.
+    """Refuse channels without contrast, as :func:`transforms.contrast.image_defects` tells them.
 
     Args:
         image: ``(C, *spatial)``.
         names: one name per channel.
 
     Raises:
-        PipelineError: names the channel and what is wrong with it.
+        PipelineError: names each such channel and what is wrong with it.
     """
     if len(image) != len(names):
         raise PipelineError(f"{len(image)} images came, {len(names)} are needed: {', '.join(names)}")
-    for channel, name in zip(image, names, strict=True):
-        low, high = channel.min(), channel.max()
-        if not np.isfinite(low) or not np.isfinite(high):  # min and max pass NaN on
-            bad = int(np.count_nonzero(~np.isfinite(channel)))
-            raise PipelineError(f"{name} holds {bad} voxels that are NaN or infinite; repair or export the image again")
-        if low == high:
-            raise PipelineError(f"{name} holds the value {low:g} in every voxel; it is no scan, give the right file")
+    defects = [defect for channel, name in zip(image, names, strict=True) for defect in image_defects(name, channel)[0]]
+    if defects:
+        raise PipelineError(f"{'; '.join(defects)}; repair or export the scan again, or give the right file")
 
 
 def check_whole_numbers(labels: npt.NDArray[Any], name: str) -> None:

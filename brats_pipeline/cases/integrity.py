@@ -1,4 +1,4 @@
-"""What can be wrong with the files of a case: their grids and their voxels. Each defect is one sentence."""
+"""What can be wrong with the files of a case and their grids. Each defect is one sentence."""
 
 from __future__ import annotations
 
@@ -76,27 +76,6 @@ def grid_defects(grids: Mapping[str, Grid]) -> list[str]:
                 f"{first} {describe_grid(*sound[first])}; co-register the scans and resample them to one grid"
             )
     return defects
-
-
-def image_defects(name: str, values: npt.NDArray[Any]) -> tuple[list[str], npt.NDArray[Any]]:
-    """Defects of one image, and its finite nonzero voxels.
-
-    NaN or infinite voxels, nothing but zeros, and tissue of one value, which has no contrast to segment by.
-    """
-    defects = []
-    if values.dtype.kind not in "biuf":
-        return [f"{name} holds values of type {values.dtype}; plain numbers are needed"], np.empty(0)
-    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-        defects.append(f"{name} holds {finite.size - int(finite.sum())} voxels that are NaN or infinite")
-        values = values[finite]
-    tissue = values[values != 0]
-    if not tissue.size:
-        defects.append(f"{name} is empty: every voxel is 0")
-    elif tissue.min() == tissue.max():
-        defects.append(
-            f"{name} is constant: every {'' if tissue.size == values.size else 'nonzero '}voxel is {tissue[0]}"
-        )
-    return defects, tissue
 
 
 SLICE_MODES = {"RGB": "3 channels of 8 bits", "L": "1 channel of 8 bits", "1": "1 channel of 1 bit"}

@@ -156,7 +156,7 @@ def test_a_constant_image_is_refused_with_its_value(head, write_case, value):
     images, _ = head()
     item = write_case(images)
     rewrite(item["image"][3], lambda voxels, affine: (np.full_like(voxels, value), affine))
-    with pytest.raises(PipelineError, match=f"flair holds the value {value} in every voxel"):
+    with pytest.raises(PipelineError, match=rf"flair is (constant|empty): every voxel is {value}\b"):
         load(item)
 
 
@@ -254,3 +254,10 @@ def test_a_4d_file_gives_its_channels_by_name(head, tmp_path):
     np.testing.assert_allclose(loaded.affine, LPS)
     with pytest.raises(PipelineError, match="4 channels"):
         load({"image": [str(path)], "channels": channels | {"t2": 4}})
+
+
+def test_a_mask_in_the_place_of_a_scan_is_refused_though_it_has_two_values(head, write_case):
+    images, _ = head()
+    images[1] = images[1] > 0
+    with pytest.raises(PipelineError, match=r"^t1 is constant: every nonzero voxel is 1"):
+        load(write_case(images))
