@@ -108,6 +108,21 @@ def test_the_evaluation_overlay_makes_label_maps_as_inference_does(bundle: Path)
     assert infer["threshold"] == overlay["threshold"]
 
 
+@pytest.mark.parametrize(
+    "document",
+    [HERE.parents[1] / "README.md", *(bundle / "docs" / "README.md" for bundle in EVERY)],
+    ids=lambda path: path.parent.parent.name,
+)
+def test_documented_commands_run_a_run_with_its_own_configuration(document: Path) -> None:
+    text = document.read_text().replace("\\\n", " ")
+    commands = [line for line in text.splitlines() if line.startswith("python -m monai.bundle run")]
+    of_run = [line for line in commands if "--bundle_root RUN " in line]
+    assert any("inference.yaml" in line for line in of_run)
+    for line in of_run:
+        assert "RUN/configs/" in line
+        assert "$BUNDLE" not in line
+
+
 @every
 def test_no_configuration_hides_a_lambda(bundle: Path) -> None:
     for path in (bundle / "configs").glob("*.yaml"):
