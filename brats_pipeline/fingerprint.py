@@ -17,7 +17,7 @@ from brats_pipeline.cases.conventions import LabelCount, count_values, volume_of
 from brats_pipeline.cases.decathlon import missing_files
 from brats_pipeline.cases.integrity import Grid, grid_defects, has_usable_grid, read_grid, slice_defects
 from brats_pipeline.cases.layouts import modalities_of
-from brats_pipeline.cases.stacks import is_stack
+from brats_pipeline.cases.stacks import is_stack, twin_defect
 from brats_pipeline.cases.volumes import channel_defect, copied_modalities, read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.contrast import image_defects
@@ -203,7 +203,11 @@ def _file_defects(case: Case, wanted: Sequence[str]) -> tuple[list[str], list[st
     sources = {name: source for name, source in case.images.items() if name in wanted and not images}
     if case.label is not None and not masks:
         sources["label"] = case.label
-    readable = [name for name, source in sources.items() if absent.isdisjoint(source.paths)]
+    readable = [
+        name
+        for name, source in sources.items()
+        if absent.isdisjoint(source.paths) and twin_defect(source, name) is None
+    ]
     return [*_missing(case, wanted), *listing_defects(case), *images, *masks], readable
 
 

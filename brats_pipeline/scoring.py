@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from brats_pipeline.cases import Case
-from brats_pipeline.cases.stacks import is_stack, stack_defects
+from brats_pipeline.cases.stacks import is_stack, stack_defects, twin_defect
 from brats_pipeline.cases.volumes import read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import RegionScore, Rules, SliceScore, region_masks, score_case, score_miss, score_slices
@@ -47,6 +47,8 @@ class Outcome:
 def _read_reference(case: Case) -> tuple[Labels, Affine | None]:
     """The reference and the affine of its grid; None for slices."""
     assert case.label is not None  # no pair is made without one
+    if defect := twin_defect(case.label, "label"):
+        raise CaseError(case.case_id, defect)
     if not is_stack(case.label):
         return read_labels(case.label.paths[0], case.case_id, "reference")
     _, defects = stack_defects(case)

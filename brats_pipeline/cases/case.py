@@ -15,7 +15,8 @@ class Source:
     """Where one image comes from.
 
     Args:
-        paths: one file, or the ordered files of a slice stack.
+        paths: one file, or the ordered files of a slice stack. Where several files claim the same place all are here,
+            and the case has a defect (:func:`brats_pipeline.cases.listing_defects`).
         channel: the channel within a file that holds several modalities, else None.
     """
 

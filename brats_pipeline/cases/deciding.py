@@ -10,17 +10,20 @@ from dataclasses import replace
 from brats_pipeline.cases.case import Case
 from brats_pipeline.cases.conventions import LabelCount, count_values, decide, kind_of, misfit, volume_of_voxel_ml
 from brats_pipeline.cases.decathlon import missing_files
-from brats_pipeline.cases.stacks import stack_defects
+from brats_pipeline.cases.stacks import stack_defects, twin_defects
 from brats_pipeline.cases.volumes import read_label
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.labels import CONVENTIONS
 
 
 def listing_defects(case: Case) -> list[str]:
-    """Defects that show in the list of a case's files: files that are not there, slices and masks that do not match."""
+    """Defects that show in the list of a case's files.
+
+    Files that are not there, two files for one modality or slice, slices and masks that do not match.
+    """
     absent = [f"{path}: is named in dataset.json and not there; unpack it again" for path in missing_files(case)]
     images, masks = stack_defects(case)
-    return [*absent, *images, *masks]
+    return [*absent, *twin_defects(case), *images, *masks]
 
 
 def count_label(case: Case) -> LabelCount:

@@ -12,11 +12,14 @@ from brats_pipeline.cases.case import Case, Source
 from brats_pipeline.cases.decathlon import DATASET, decathlon_cases
 from brats_pipeline.cases.layouts import EXAMPLES, FAMILIES, patient_of
 from brats_pipeline.cases.stacks import is_slice_name, stack_cases
-from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.errors import PipelineError
 from transforms.labels import MODALITIES
 from transforms.nifti import is_nifti_name, strip_suffix
 
 logger = logging.getLogger(__name__)
+
+Slots = dict[str, list[Path]]
+"""Modality, or ``"label"``, to its files; more than one is a defect."""
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -50,7 +53,7 @@ def _named_cases(folder: Path, files: Mapping[str, Path]) -> tuple[list[Case], l
         files: the name to read (the file's, or that of the folder it was unpacked into) to the file.
     """
     for family in FAMILIES:
-        found: dict[tuple[str, str], dict[str, Path]] = defaultdict(dict)
+        found: dict[tuple[str, str], Slots] = defaultdict(dict)
         others = []
         for name, path in files.items():
             stem = strip_suffix(name)
@@ -59,36 +62,33 @@ def _named_cases(folder: Path, files: Mapping[str, Path]) -> tuple[list[Case], l
                 others.append(path)
                 continue
             case_id, kind = parsed[0] or folder.name, parsed[1]
-            slots = found[layout, case_id]
-            if kind in slots:
-                raise CaseError(case_id, f"two files for {kind}: {slots[kind]} and {path}; keep one of them")
-            slots[kind] = path
+            found[layout, case_id].setdefault(kind, []).append(path)
         if family is FAMILIES[-1]:
             # Any file may end in "_mask": with names as loose as these it takes an image to make a case.
             only_label = [key for key, slots in found.items() if set(slots) == {"label"}]
-            others += [found.pop(key)["label"] for key in only_label]
+            others += [path for key in only_label for path in found.pop(key)["label"]]
         if found:
             _adopt_odd_label(found, others)
             return [_case(case_id, layout, slots) for (layout, case_id), slots in found.items()], others
     return [], list(files.values())
 
 
-def _adopt_odd_label(found: Mapping[tuple[str, str], dict[str, Path]], others: list[Path]) -> None:
+def _adopt_odd_label(found: Mapping[tuple[str, str], Slots], others: list[Path]) -> None:
     """BraTS20_Training_355 was published with its label map as ``W39_1998.09.19_Segm.nii``: take it where it lies."""
     odd = [path for path in others if strip_suffix(path.name).lower().endswith("_segm")]
     if len(found) == 1 and len(odd) == 1:
         (slots,) = found.values()
         if "label" not in slots:
-            slots["label"] = odd[0]
+            slots["label"] = odd
             others.remove(odd[0])
 
 
-def _case(case_id: str, layout: str, slots: Mapping[str, Path]) -> Case:
+def _case(case_id: str, layout: str, slots: Slots) -> Case:
     return Case(
         case_id=case_id,
         patient_id=patient_of(case_id, layout),
-        images={modality: Source((slots[modality],)) for modality in MODALITIES if modality in slots},
-        label=Source((slots["label"],)) if "label" in slots else None,
+        images={modality: Source(tuple(slots[modality])) for modality in MODALITIES if modality in slots},
+        label=Source(tuple(slots["label"])) if "label" in slots else None,
         layout=layout,
     )
 
@@ -145,7 +145,7 @@ def _nothing_found(root: Path, strangers: Sequence[Path], other_names: Sequence[
 def find_cases(*roots: Path) -> list[Case]:
     """Find every case below the given folders, whichever layout it has.
 
-    A case that lacks a modality, or has a label map and no image, is returned with what it has.
+    A case that lacks a modality, or has two files for one, or a label map and no image, is returned with what it has.
 
     Args:
         roots: folders of cohorts, or of single cases.
@@ -156,7 +156,7 @@ def find_cases(*roots: Path) -> list[Case]:
     Raises:
         PipelineError: a folder is missing or holds no case (the message lists what it holds and what is recognised),
             two folders hold a case of the same id, or a dataset.json of the Decathlon cannot be used.
-        CaseError: a case has two files for one modality, or for one slice.
+        CaseError: a dataset.json lists a case twice.
     """
     if not roots:
         raise ValueError("find_cases needs at least one folder")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from brats_pipeline.cases.case import Case, Source
 from brats_pipeline.cases.layouts import is_barcode, parse_slice, patient_of
-from brats_pipeline.errors import CaseError
 from transforms.labels import MODALITIES
 from transforms.slices import CHANNELS
 
@@ -37,25 +36,17 @@ def stack_cases(folder: Path, names: Iterable[str]) -> list[Case]:
     Args:
         folder: where the files lie.
         names: of its TIFF files.
-
-    Raises:
-        CaseError: two files are the same slice.
     """
-    stacks: dict[str, tuple[dict[int, Path], dict[int, Path]]] = defaultdict(lambda: ({}, {}))
+    stacks: dict[str, tuple[list[tuple[int, Path]], list[tuple[int, Path]]]] = defaultdict(lambda: ([], []))
     for name in names:
         told = parse_slice(Path(name).stem)
         if told is None or not (is_barcode(told[0]) or told[0] == folder.name):
             continue
         case_id, number, is_mask = told
-        slices = stacks[case_id][is_mask]
-        if number in slices:
-            raise CaseError(
-                case_id, f"two files for slice {number}: {slices[number]} and {folder / name}; keep one of them"
-            )
-        slices[number] = folder / name
+        stacks[case_id][is_mask].append((number, folder / name))
     cases = []
     for case_id, (images, masks) in stacks.items():
-        paths, mask_paths = (tuple(by_number[number] for number in sorted(by_number)) for by_number in (images, masks))
+        paths, mask_paths = (tuple(path for _, path in sorted(numbered)) for numbered in (images, masks))
         present = [modality for modality in MODALITIES if images and modality in CHANNELS]
         cases.append(
             Case(
@@ -79,6 +70,33 @@ def _listed(numbers: Iterable[int]) -> str:
     every = sorted(numbers)
     shown = ", ".join(map(str, every[:5])) + (f" and {len(every) - 5} more" if len(every) > 5 else "")
     return f"slice{'s' if len(every) > 1 else ''} {shown}"
+
+
+def twin_defect(source: Source, name: str) -> str | None:
+    """Two files of a source that claim the same place: one modality of a case, or one slice of a stack.
+
+    Args:
+        source: of one image or label map.
+        name: of that image, for the message.
+    """
+    seen: dict[int, Path] = {}
+    stack = is_stack(source)
+    for path in source.paths:
+        parsed = parse_slice(path.stem) if stack else None
+        number = parsed[1] if parsed else 0
+        if number in seen:
+            what = f"slice {number}" if parsed else name
+            return f"two files for {what}: {seen[number]} and {path}; keep one of them"
+        if parsed or not stack:
+            seen[number] = path
+    return None
+
+
+def twin_defects(case: Case) -> list[str]:
+    """One sentence for each image, or the label map, that has two files for one place."""
+    sources = {**case.images, **({"label": case.label} if case.label else {})}
+    found = (twin_defect(source, name) for name, source in sources.items())
+    return list(dict.fromkeys(defect for defect in found if defect))
 
 
 def stack_defects(case: Case) -> tuple[list[str], list[str]]:

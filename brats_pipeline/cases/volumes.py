@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.cases.case import Case, Source
-from brats_pipeline.cases.stacks import is_stack
+from brats_pipeline.cases.stacks import is_stack, twin_defect
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.nifti import read_nifti, voxels
 from transforms.slices import read_mask, read_slices
@@ -53,6 +53,8 @@ def read_volumes(case: Case, names: Sequence[str]) -> Iterator[tuple[str, Volume
         if source is None or source.paths in broken:
             continue
         try:
+            if defect := twin_defect(source, name):
+                raise PipelineError(defect)
             if held is None or held[0] != source.paths:
                 held = None  # let go of the last file before the next is read
                 held = (source.paths, *_decode(source, mask=name == "label"))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from brats_pipeline.cases import (
     case_list_sha256,
+    count_label,
     count_labels,
     decide_conventions,
     find_cases,
@@ -182,14 +184,26 @@ def test_two_cases_of_one_id_are_refused_with_both_folders(tmp_path):
 
 
 @pytest.mark.parametrize(("first", "second"), [("t1.nii", "t1.nii.gz"), ("t1ce.nii.gz", "T1Gd.nii.gz")])
-def test_two_files_for_one_modality_are_refused_with_both_names(tmp_path, first, second):
+def test_two_files_for_one_modality_are_one_defect_with_both_names(tmp_path, first, second):
     write(tmp_path / "case7" / first)
     write(tmp_path / "case7" / second)
-    with pytest.raises(CaseError) as caught:
-        find_cases(tmp_path)
-    assert caught.value.case_id == "case7"
-    assert f"/{first}" in str(caught.value)
-    assert f"/{second}" in str(caught.value)
+    write_case(tmp_path / "case8", "", PLAIN)
+    seven, eight = find_cases(tmp_path)
+    (defect,) = listing_defects(seven)
+    assert defect.startswith("two files for t1")
+    assert f"/{first}" in defect
+    assert f"/{second}" in defect
+    assert not listing_defects(eight)
+
+
+def test_two_label_maps_are_one_defect_and_neither_is_counted(tmp_path):
+    write_case(tmp_path / "case7", "", PLAIN, [0, 1])
+    write(tmp_path / "case7" / f"{PLAIN['label']}.nii", [0, 2])
+    (case,) = find_cases(tmp_path)
+    (defect,) = listing_defects(case)
+    assert defect.startswith("two files for label")
+    with pytest.raises(CaseError, match="case7: two files for label"):
+        count_label(case)
 
 
 def test_the_hash_of_a_case_list_forgets_the_order_only():
@@ -271,12 +285,13 @@ def test_slices_and_masks_that_do_not_match_are_one_defect(tmp_path, numbers, ma
     assert says in defect
 
 
-def test_one_slice_in_two_files_is_refused(tmp_path):
+def test_one_slice_in_two_files_is_one_defect(tmp_path):
     write_slices(tmp_path, "TCGA_CS_0001_2000")
     (tmp_path / "TCGA_CS_0001_2000_7.tif").rename(tmp_path / "TCGA_CS_0001_2000_7.tiff")
     write_slices(tmp_path, "TCGA_CS_0001_2000", [7], masks=[])
-    with pytest.raises(CaseError, match=r"TCGA_CS_0001_2000: two files for slice 7: .*_7\.tif and .*_7\.tiff"):
-        find_cases(tmp_path)
+    (case,) = find_cases(tmp_path)
+    (defect,) = listing_defects(case)
+    assert re.match(r"two files for slice 7: .*_7\.tif and .*_7\.tiff", defect)
 
 
 def test_pictures_that_are_no_slices_make_no_case(tmp_path):

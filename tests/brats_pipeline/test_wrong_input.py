@@ -68,6 +68,10 @@ def flatten(path: Path) -> None:
     rewrite(path, lambda voxels, affine: (np.full_like(voxels, 5), affine))
 
 
+def double(path: Path) -> None:
+    shutil.copy(path, path.with_suffix(""))
+
+
 def binarise(path: Path) -> None:
     rewrite(path, lambda voxels, affine: ((voxels > 0).astype(voxels.dtype), affine))
 
@@ -85,6 +89,7 @@ DEFECTS: dict[str, tuple[str, Callable[[Path], None], list[str]]] = {
     "cropped": ("flair", crop, ["flair", "grid", "44x48x40", "40x48x40"]),
     "NaN": ("t2", put_nan, ["t2 holds 2 voxels that are NaN or infinite"]),
     "constant": ("t1", flatten, ["t1 ", "5", "every voxel"]),
+    "two files": ("t2", double, ["two files for t2", "_t2.nii ", "_t2.nii.gz", "keep one"]),
     "mask": ("t1", binarise, ["t1 is constant: every nonzero voxel is 1"]),
     "black": ("t1", blacken, ["t1 ", "0", "every voxel"]),
 }
