@@ -18,7 +18,7 @@ from brats_pipeline.cases import Case, Source, decide_conventions, find_cases
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import Rules, usual_rules
-from brats_pipeline.predictions import mask_files, prediction_files, read_labels, slice_names
+from brats_pipeline.predictions import find_predictions, mask_files, read_labels, slice_names
 from transforms.labels import CONVENTIONS
 from transforms.nifti import is_nifti_name, strip_suffix
 
@@ -201,7 +201,7 @@ def find_pairs(
         PipelineError: a folder is unusable, nothing matches, a file is prediction and reference at once, the rules do
             not suit the references, or a convention is unknown or uncertain.
     """
-    files = prediction_files(predictions)
+    files = find_predictions(predictions)
     roots = [references] if isinstance(references, Path) else list(references)
     where = ", ".join(map(str, roots))
     cases = [case for case in _reference_cases(roots, files) if case.label is not None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,30 +52,60 @@ def read_masks(folder: Path, case: Case) -> Labels:
         raise CaseError(case.case_id, f"the prediction cannot be used: {error}") from error
 
 
-def prediction_files(folder: Path) -> dict[str, Path]:
-    """Case id to prediction: the NIfTI files that lie directly in the folder, and its folders of masks.
+def _entries(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Case ids with the NIfTI files, and the folders of masks, that lie directly in a folder."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if mask_files(path):
+                yield path.name, path
+        elif is_nifti_name(path.name):
+            yield strip_suffix(path.name), path
+
+
+def find_predictions(folder: Path) -> dict[str, Path]:
+    """Case id to the one prediction to score: a NIfTI file, or a folder of masks.
 
     Where a patient has both, the masks count: the other is their copy.
+
+    Raises:
+        PipelineError: the folder is missing or holds no prediction, or a case has two NIfTI files.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise PipelineError(f"{folder}: {what}; give a folder with predictions named CASE.nii.gz")
     found: dict[str, Path] = {}
     folders: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if is_nifti_name(path.name) and not path.name.startswith("."):
-            case_id = strip_suffix(path.name)
-            if case_id in found:
-                raise PipelineError(f"two files for {case_id}: {found[case_id]} and {path}; keep one of them")
+    for case_id, path in _entries(folder):
+        if path.is_dir():
+            folders[case_id] = path
+        elif case_id in found:
+            raise PipelineError(f"two files for {case_id}: {found[case_id]} and {path}; keep one of them")
+        else:
             found[case_id] = path
-        elif path.is_dir() and not path.name.startswith(".") and mask_files(path):
-            folders[path.name] = path
     if not found and not folders:
         raise PipelineError(
             f"{folder}: holds no NIfTI file and no folder of masks; predictions are named CASE.nii.gz, those of "
             "slices CASE/SLICE_mask.tif"
         )
     return found | folders
+
+
+def files_by_case(folder: Path) -> dict[str, list[Path]]:
+    """Case id to every file that its predictions consist of, copies and masks among them; empty for no folder."""
+    there: dict[str, list[Path]] = defaultdict(list)
+    for case_id, path in _entries(folder) if folder.is_dir() else ():
+        there[case_id] += mask_files(path).values() if path.is_dir() else [path]
+    return dict(there)
+
+
+def files_to_write(folder: Path, item: Mapping[str, Any]) -> list[Path]:
+    """The files that the prediction of a datalist item will consist of: one label map, or one mask per slice."""
+    case_id = str(item["case_id"])
+    if item["layout"] == "lgg":
+        return [folder / case_id / f"{Path(image).stem}_mask.tif" for image in item["image"]]
+    return [folder / f"{case_id}.nii.gz"]
 
 
 def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArray[Any]]:

@@ -20,6 +20,7 @@ from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
 from brats_pipeline.inputs import inputs_of, other_origin
+from brats_pipeline.predictions import files_by_case, files_to_write
 from transforms.labels import CONVENTIONS, MODALITIES
 from transforms.nifti import strip_suffix
 
@@ -131,8 +132,7 @@ def segment(
         result.skipped = [
             item["case_id"]
             for item in items
-            if item["case_id"] in earlier.keys() - changed
-            and all(path.is_file() for path in prediction_files(out, item))
+            if item["case_id"] in earlier.keys() - changed and all(path.is_file() for path in files_to_write(out, item))
         ]
         items = [item for item in items if item["case_id"] not in result.skipped]
     started = time.monotonic()
@@ -232,25 +232,9 @@ def _run(
             result.failed |= evaluator.failures
 
 
-def prediction_files(out: Path, item: Mapping[str, Any]) -> list[Path]:
-    """The files that a case's prediction consists of: one label map, or one mask per slice."""
-    case_id = str(item["case_id"])
-    if item["layout"] == "lgg":
-        return [out / case_id / f"{Path(image).stem}_mask.tif" for image in item["image"]]
-    return [out / f"{case_id}.nii.gz"]
-
-
-def _cases_there(out: Path) -> dict[str, list[Path]]:
-    """The predictions in a folder: case to its files."""
-    there = {strip_suffix(path.name): [path] for path in out.glob("*.nii.gz")}
-    for path in out.glob("*/*_mask.tif"):
-        there.setdefault(path.parent.name, []).append(path)
-    return there
-
-
 def _remove(out: Path, case_ids: Collection[str]) -> None:
     """Delete the predictions of these cases."""
-    for case_id, paths in _cases_there(out).items():
+    for case_id, paths in files_by_case(out).items():
         for path in paths if case_id in case_ids else ():
             path.unlink()
 
@@ -292,10 +276,10 @@ def _earlier_cases(
     wanted = set(inputs_now)
     for item in items:
         scans = {Path(image).resolve() for image in item["image"]}
-        for path in prediction_files(out, item):
+        for path in files_to_write(out, item):
             if path in scans:
                 raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
-    files = _cases_there(out)
+    files = files_by_case(out)
     there = set(files)
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ import pytest
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference import WindowInferer
+from brats_pipeline.predictions import files_by_case, files_to_write, find_predictions
 from brats_pipeline.segmentation import case_from_files, segment
 
 CASE = "BraTS2021_00001"
@@ -378,3 +379,16 @@ def test_a_scan_that_vanishes_before_its_label_map_is_written_does_not_stop_the_
     assert not result.failed[CASE].startswith(CASE)
     name = f"{loaded.name}.nii.gz"
     assert contents(tmp_path / "out") == {name: contents(predictions)[name]}
+
+
+def test_what_is_written_is_what_stands_there_and_what_is_scored(tmp_path: Path) -> None:
+    volume = {"case_id": "a", "layout": "brats2021", "image": ["x/a_t1.nii.gz"]}
+    slices = {"case_id": "b", "layout": "lgg", "image": ["x/b_1.tif", "x/b_2.tif"]}
+    assert files_by_case(tmp_path / "absent") == {}
+    written = {item["case_id"]: files_to_write(tmp_path, item) for item in (volume, slices)}
+    for path in (path for paths in written.values() for path in paths):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "run.json").touch()
+    assert files_by_case(tmp_path) == written
+    assert find_predictions(tmp_path) == {"a": tmp_path / "a.nii.gz", "b": tmp_path / "b"}
