@@ -30,8 +30,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
         Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
     except OSError as error:
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a part of the path is a file, not a folder" if blocked else error.strerror or error
         raise PipelineError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder's rights and the free disk space"
+            f"{path}: cannot be written ({reason}); check the path, the folder's rights and the free disk space"
         ) from error
     finally:
         if temporary is not None:

@@ -409,7 +409,7 @@ def test_one_case_can_be_learned_by_heart(make_cohort: Callable[..., Path], tmp_
         "learning_rate": 0.01,
         "batch_size": 2,
         "patches_per_epoch": 40,
-        "max_epochs": 8,
+        "max_epochs": 16,
     }
     run = train("brats_glioma_3d", tmp_path / "run", data=one, fold=None, device="cpu", overrides=overrides).run
     losses = [float(row["loss"]) for row in curves(run)]
