@@ -23,32 +23,36 @@ logger = logging.getLogger(__name__)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+def choose_precision(precision: str, device: torch.device, *, gradients: bool = False) -> torch.dtype:
     """The number format of the convolutions.
 
     Args:
         precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: bfloat16 where the device computes in it (CUDA
-            since Ampere, x86 with AVX512-BF16 or AMX), else float32.
+            since Ampere, x86 with AVX512-BF16), float16 on older GPUs, else float32.
         device: where the network runs.
+        gradients: whether gradients will flow; float16 is out of the question then, since small ones become 0.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or float16 where gradients flow.
     """
-    if precision in PRECISIONS:
-        return PRECISIONS[precision]
-    if precision != "auto":
+    if precision not in ("auto", *PRECISIONS):
         raise ValueError(f"precision is {precision!r}; known: auto, {', '.join(PRECISIONS)}")
+    if precision == "float16" and gradients:
+        raise ValueError("precision float16 loses small gradients; train in bfloat16, float32 or auto")
+    if precision != "auto":
+        return PRECISIONS[precision]
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16
+        return torch.float32 if gradients else torch.float16
+    fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
 
 
 def run_network(image: Tensor, network: Callable[..., Any], precision: str, *args: Any, **kwargs: Any) -> Tensor:
     """One forward pass under autocast: ``(N, C, *spatial)`` to float32 logits ``(N, R, *spatial)``."""
     plain = image.as_tensor() if hasattr(image, "as_tensor") else image  # metadata would slow every layer
-    dtype = choose_precision(precision, plain.device)
+    dtype = choose_precision(precision, plain.device, gradients=torch.is_grad_enabled())
     with torch.autocast(plain.device.type, dtype=dtype, enabled=dtype != torch.float32):
         logits: Tensor = network(plain, *args, **kwargs)
     return logits.float()

@@ -27,6 +27,23 @@ def test_automatic_precision_is_bfloat16_only_where_the_processor_computes_in_it
     assert choose_precision("auto", CPU) == (torch.bfloat16 if fast else torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("ampere", "segments", "trains"), [(True, "bfloat16", "bfloat16"), (False, "float16", "float32")]
+)
+def test_an_older_gpu_segments_in_float16_and_trains_in_float32(
+    monkeypatch: pytest.MonkeyPatch, ampere: bool, segments: str, trains: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: ampere)
+    gpu = torch.device("cuda")
+    assert choose_precision("auto", gpu) == getattr(torch, segments)
+    assert choose_precision("auto", gpu, gradients=True) == getattr(torch, trains)
+
+
+def test_training_in_float16_is_refused() -> None:
+    with pytest.raises(ValueError, match="float16 loses small gradients"):
+        run_network(image(4, 4, 4), Probe(), "float16")
+
+
 def test_an_unknown_precision_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"float8.*auto, float32, bfloat16, float16"):
         choose_precision("float8", CPU)
