@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Layers(NamedTuple):
@@ -113,7 +114,12 @@ def check_image(image: Tensor, *, channels: int, spatial_dims: int, stride: int)
         ValueError: wrong number of axes or channels, or a side that is no multiple of ``stride``; the message names
             the next good size.
     """
-    if torch.jit.is_scripting():
+    if not torch.jit.is_scripting():  # TorchScript and ONNX leave it out
+        _check_image(image, channels, spatial_dims, stride)
+
+
+def _check_image(image: Tensor, channels: int, spatial_dims: int, stride: int) -> None:
+    if torch.compiler.is_exporting():
         return
     if image.dim() != spatial_dims + 2:
         raise ValueError(
@@ -126,3 +132,16 @@ def check_image(image: Tensor, *, channels: int, spatial_dims: int, stride: int)
     if any(side % stride or side < stride for side in sides):
         good = tuple(max(stride, -(-side // stride) * stride) for side in sides)
         raise ValueError(f"spatial size {sides} must be a multiple of {stride} in every axis; pad to {good}")
+
+
+def resize(x: Tensor, size: list[int]) -> Tensor:
+    """Linear interpolation of ``(N, C, *spatial)`` to ``(N, C, *size)``, voxel centres aligned with voxel centres."""
+    mode = "bilinear" if x.dim() == 4 else "trilinear"
+    return F.interpolate(x, size=size, mode=mode, align_corners=False)
+
+
+def logit_heads(spatial_dims: int, widths: Sequence[int], out_channels: int) -> nn.ModuleList:
+    """One 1x1(x1) convolution per width, to ``out_channels`` logits."""
+    heads = nn.ModuleList(layers(spatial_dims).conv(width, out_channels, kernel_size=1) for width in widths)
+    heads.apply(initialise)
+    return heads

@@ -8,59 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from networks.layers import check_image, feature_widths, initialise, layers, make_activation, make_norm
-
-
-class ConvBlock(nn.Sequential):
-    """Two 3x3(x3) convolutions, each normalised and rectified; the norm's shift replaces the bias."""
-
-    def __init__(
-        self, spatial_dims: int, in_channels: int, out_channels: int, norm: str, activation: str, dropout: float
-    ) -> None:
-        steps: list[nn.Module] = []
-        for channels in (in_channels, out_channels):
-            steps += [
-                layers(spatial_dims).conv(channels, out_channels, kernel_size=3, padding=1, bias=False),
-                make_norm(norm, spatial_dims=spatial_dims, channels=out_channels),
-                make_activation(activation),
-            ]
-        if dropout:
-            steps.append(layers(spatial_dims).dropout(dropout))
-        super().__init__(*steps)
-
-
-class UpBlock(nn.Module):
-    """Double the resolution, join the encoder's features of that level, refine."""
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        norm: str,
-        activation: str,
-        dropout: float,
-        upsample: str,
-    ) -> None:
-        super().__init__()
-        dims = layers(spatial_dims)
-        if upsample == "transposed":
-            self.up: nn.Module = dims.conv_transpose(in_channels, out_channels, kernel_size=2, stride=2)
-        elif upsample == "interpolate":
-            self.up = nn.Sequential(
-                nn.Upsample(scale_factor=2, mode=dims.interpolation, align_corners=False),
-                dims.conv(in_channels, out_channels, kernel_size=1),
-            )
-        else:
-            raise ValueError(f"upsample is {upsample!r}; known: transposed, interpolate")
-        self.block = ConvBlock(spatial_dims, 2 * out_channels, out_channels, norm, activation, dropout)
-
-    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
-        joined: Tensor = self.block(torch.cat([self.up(deep), skip], dim=1))
-        return joined
+from networks.blocks import ConvBlock, UpBlock
+from networks.layers import check_image, feature_widths, initialise, layers, logit_heads
 
 
 class UNet(nn.Module):
@@ -103,8 +54,10 @@ class UNet(nn.Module):
         first = features if features is not None else {2: 32, 3: 16}[spatial_dims]
         widths = feature_widths(first, depth)
         self.in_channels = in_channels
+        self.out_channels = out_channels
         self.spatial_dims = spatial_dims
         self.stride = 2**depth
+        self.deep_widths = widths[1:-1]
 
         self.encoder = nn.ModuleList(
             ConvBlock(spatial_dims, narrow, wide, norm, activation, dropout)
@@ -120,6 +73,11 @@ class UNet(nn.Module):
         self.apply(initialise)
 
     def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.decoder_features(image)[0])
+        return logits
+
+    def decoder_features(self, image: Tensor) -> list[Tensor]:
+        """What the decoder makes of each level, finest first: ``(N, width, *spatial / 2 ** level)``."""
         check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
         skips: list[Tensor] = []
         x = image
@@ -128,7 +86,12 @@ class UNet(nn.Module):
             skips.append(x)
             x = self.pool(x)
         x = self.bottleneck(x)
+        decoded: list[Tensor] = []
         for level, up in enumerate(self.decoder):
             x = up(x, skips[-1 - level])
-        logits: Tensor = self.head(x)
-        return logits
+            decoded.insert(0, x)
+        return decoded
+
+    def deep_heads(self) -> nn.ModuleList:
+        """New heads for the coarser levels of :meth:`decoder_features`, for deep supervision."""
+        return logit_heads(self.spatial_dims, self.deep_widths, self.out_channels)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from networks import UNet
+from networks.blocks import ConvBlock, UpBlock
 from networks.layers import initialise
-from networks.unet import ConvBlock, UpBlock
 
 
 def parameters(network):
