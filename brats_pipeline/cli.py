@@ -275,9 +275,11 @@ def segment_command(
     for case_id, reason in result.failed.items():
         _complain(f"{case_id}: {reason}")
     if as_json:
-        fields = {"out": str(result.out), "done": result.done, "skipped": result.skipped, "failed": result.failed}
-        print(json.dumps(fields))  # noqa: T201
+        names = ("done", "skipped", "failed", "notes")
+        print(json.dumps({"out": str(result.out), **{name: getattr(result, name) for name in names}}))  # noqa: T201
     else:
+        for case_id, note in result.notes.items():
+            _print(f"{case_id}: {note}")
         kept = f", {len(result.skipped)} were there already" if result.skipped else ""
         _print(f"{len(result.done)} cases segmented{kept}, {len(result.failed)} failed: {result.out}")
         _print(DISCLAIMER)

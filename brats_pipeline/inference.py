@@ -102,23 +102,25 @@ class SliceInferer(Inferer):
 
     Args:
         slice_batch_size: slices per forward pass.
-        divisible: slices are padded with zeros to multiples of this many pixels, the stride of the network.
         precision: see :func:`choose_precision`.
     """
 
-    def __init__(self, *, slice_batch_size: int = 16, divisible: int = 16, precision: str = "auto") -> None:
-        if slice_batch_size < 1 or divisible < 1:
-            raise ValueError(f"slice_batch_size {slice_batch_size} and divisible {divisible} must be at least 1")
+    def __init__(self, *, slice_batch_size: int = 16, precision: str = "auto") -> None:
+        if slice_batch_size < 1:
+            raise ValueError(f"slice_batch_size is {slice_batch_size}; it must be at least 1")
         self.slice_batch_size = slice_batch_size
-        self.divisible = divisible
         self.precision = precision
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Logits ``(N, R, x, y, z)`` of ``inputs`` ``(N, C, x, y, z)``, float32, with the metadata of the input."""
+        """Logits ``(N, R, x, y, z)`` of ``inputs`` ``(N, C, x, y, z)``, float32, with the metadata of the input.
+
+        Slices are padded with zeros to multiples of the network's ``stride`` (1 where it has none).
+        """
+        stride = int(getattr(getattr(network, "module", network), "stride", 1))
         volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         width, height, depth = volume.shape[2:]
         slices = volume.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (N * z, C, x, y)
-        padding = (0, -height % self.divisible, 0, -width % self.divisible)
+        padding = (0, -height % stride, 0, -width % stride)
         logits = torch.cat(
             [
                 run_network(F.pad(batch, padding), network, self.precision, *args, **kwargs)[..., :width, :height]

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities, weights_path
-from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, without_labels
+from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, is_stack, without_labels
 from brats_pipeline.datalist import case_items
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
 from brats_pipeline.inputs import inputs_of, other_origin
 from brats_pipeline.predictions import files_by_case, files_to_write
-from transforms.labels import CONVENTIONS, MODALITIES
+from transforms.labels import MODALITIES, misfit
 from transforms.nifti import strip_suffix
 
 SCHEMA_VERSION = 2
 RECORD = "run.json"
+LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
 
 
 @dataclass
@@ -38,6 +39,7 @@ class Segmentation:
         done: cases segmented by this call.
         skipped: cases whose prediction from the same files by the same weights was there already.
         failed: case to the reason why it has no prediction.
+        notes: case to what a reader of its prediction should know.
     """
 
     out: Path
@@ -45,6 +47,7 @@ class Segmentation:
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
@@ -113,17 +116,20 @@ def segment(
 
     wanted = wanted_modalities(root, overrides or {})
     regions = _regions_written(root, overrides or {})
-    if convention is not None and (refusal := _misfit(convention, regions)):
+    if convention is not None and (refusal := misfit(convention, regions)):
         raise PipelineError(refusal)
     items: list[dict[str, Any]] = []
     for case in cases:
         defects = check_headers(case, wanted=wanted)
-        if not defects and case.convention and (refusal := _misfit(case.convention, regions)):
+        if not defects and case.convention and (refusal := misfit(case.convention, regions)):
             defects = [refusal]
         if defects:
             result.failed[case.case_id] = "; ".join(defects)
         else:
             items += case_items([case], modalities=wanted)
+            sources = list(case.images.values())
+            if is_stack(sources[0]) and len(sources[0].paths) == 1:
+                result.notes[case.case_id] = LONE_SLICE
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
     identity = _identity(root, convention, overrides or {})
     earlier = _earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
@@ -176,21 +182,6 @@ def _regions_written(root: Path, overrides: Mapping[str, Any]) -> tuple[str, ...
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise PipelineError(f"regions are {names!r}; give a list of names such as [TC, WT, ET]")
     return tuple(names)
-
-
-def _misfit(convention: str, regions: Sequence[str]) -> str | None:
-    """Why label maps of a convention cannot be made of these regions, if so: each must have the regions of the other.
-
-    A region that the convention does not know would be lost, and a tissue that no region marks would never be written.
-    """
-    known = CONVENTIONS[convention].regions
-    if set(known) == set(regions):
-        return None
-    fitting = [name for name, row in CONVENTIONS.items() if set(row.regions) == set(regions)]
-    return (
-        f"the label convention {convention} has the regions {', '.join(known)}, and this bundle marks "
-        f"{', '.join(regions)}; conventions that fit: {', '.join(fitting) or 'none'}"
-    )
 
 
 def _run(
@@ -332,6 +323,8 @@ def _write_record(
     status |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
     for name in (*pending, *result.skipped, *result.done, *result.failed):
         status[name]["inputs"] = inputs_now[name]
+        if name in result.notes:
+            status[name]["note"] = result.notes[name]
     record = {
         **identity,
         "bundle": result.bundle.name,

@@ -11,7 +11,7 @@ the LGG MRI Segmentation set (Buda et al. 2019; one binary mask of the FLAIR abn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 MODALITIES = ("t1c", "t1", "t2", "flair")
@@ -89,3 +89,22 @@ def convention(name: str) -> Convention:
         return CONVENTIONS[name]
     except KeyError:
         raise ValueError(f"unknown label convention {name!r}; known: {', '.join(CONVENTIONS)}") from None
+
+
+def misfit(name: str, regions: Sequence[str]) -> str | None:
+    """Why label maps of a convention cannot be made of these regions, if so: each must have the regions of the other.
+
+    A region that the convention does not know would be lost, and a tissue that no region marks would never be written.
+
+    Args:
+        name: of the convention.
+        regions: names of the regions that a network marks.
+    """
+    known = convention(name).regions
+    if set(known) == set(regions):
+        return None
+    fitting = [other for other, row in CONVENTIONS.items() if set(row.regions) == set(regions)]
+    return (
+        f"the label convention {name} has the regions {', '.join(known)}, and this bundle marks {', '.join(regions)}; "
+        f"conventions that fit: {', '.join(fitting) or 'none'}"
+    )

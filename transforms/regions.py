@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from brats_pipeline.errors import PipelineError
-from transforms.labels import REGIONS, Convention, convention
+from transforms.labels import REGIONS, Convention, convention, misfit
 
 
 def to_regions(labels: Tensor, rule: Convention, regions: Sequence[str] = REGIONS) -> Tensor:
@@ -118,6 +118,9 @@ class RegionsToLabelsd(MapTransform):
         keys: the region masks.
         convention_key: where the case names the label convention to write.
         regions: the region of each channel.
+
+    Raises:
+        PipelineError: the convention has other regions than these.
     """
 
     def __init__(
@@ -135,6 +138,8 @@ class RegionsToLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
+            if refusal := misfit(result[self.convention_key], self.regions):
+                raise PipelineError(refusal)
             masks = result[key]
             labels = to_labels(masks, convention(result[self.convention_key]), self.regions)
             result[key] = MetaTensor(labels, meta=masks.meta) if isinstance(masks, MetaTensor) else labels

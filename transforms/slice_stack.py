@@ -17,6 +17,7 @@ from torch import Tensor
 
 from brats_pipeline.errors import PipelineError
 from transforms.nifti import write_nifti
+from transforms.reader import check_contrast
 from transforms.slices import copies_of_flair, read_mask, read_slices, write_masks
 
 SEPARATOR = "\n"
@@ -37,7 +38,7 @@ class LoadSlicesd(MapTransform):
         allow_missing_keys: whether a patient may come without masks.
 
     Raises:
-        PipelineError: a file cannot be used, or a modality is not in the files.
+        PipelineError: a file cannot be used, a modality is not in the files, or one has no contrast.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class LoadSlicesd(MapTransform):
                 every = read_slices(paths)
                 copied = copies_of_flair(every)
                 volume = every[[channels[name] for name in self.modalities]]
+                check_contrast(volume, self.modalities)
                 result["slices"] = SEPARATOR.join(Path(path).stem for path in paths)
                 result["present"] = torch.tensor([float(name not in copied) for name in self.modalities])
             shapes.add(volume.shape[1:])

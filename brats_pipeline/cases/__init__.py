@@ -11,6 +11,7 @@ from brats_pipeline.cases.deciding import (
     settle_conventions,
 )
 from brats_pipeline.cases.discovery import find_cases
+from brats_pipeline.cases.stacks import is_stack
 
 __all__ = [
     "Case",
@@ -20,6 +21,7 @@ __all__ = [
     "count_labels",
     "decide_conventions",
     "find_cases",
+    "is_stack",
     "listing_defects",
     "missing_modalities",
     "settle_conventions",

@@ -194,7 +194,13 @@ def test_segment_reports_to_machines(command: Command, cohort: Path, run: Path, 
     first, second = command(*arguments), command(*arguments)
     assert (first.code, second.code) == (0, 0)
     assert first.err == second.err == ""
-    assert json.loads(first.out) == {"out": str(tmp_path / "out"), "done": [case.name], "skipped": [], "failed": {}}
+    assert json.loads(first.out) == {
+        "out": str(tmp_path / "out"),
+        "done": [case.name],
+        "skipped": [],
+        "failed": {},
+        "notes": {},
+    }
     assert json.loads(second.out)["skipped"] == [case.name]
 
 

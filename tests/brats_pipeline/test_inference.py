@@ -11,7 +11,14 @@ from monai.data import DataLoader, MetaTensor
 from torch import nn
 
 from brats_pipeline.errors import CaseError, PipelineError, root_cause
-from brats_pipeline.inference import AutocastInferer, CohortEvaluator, WindowInferer, choose_precision, run_network
+from brats_pipeline.inference import (
+    AutocastInferer,
+    CohortEvaluator,
+    SliceInferer,
+    WindowInferer,
+    choose_precision,
+    run_network,
+)
 
 CPU = torch.device("cpu")
 
@@ -142,3 +149,34 @@ def test_an_error_that_is_not_about_the_case_ends_the_run(error: Exception) -> N
     assert root_cause(caught.value) is error
     assert engine.case_ids == ["a"]
     assert not engine.failures
+
+
+class Doubler(nn.Module):
+    """Twice the first channel; takes nothing but slices whose sides are multiples of its stride."""
+
+    stride = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, slices: torch.Tensor) -> torch.Tensor:
+        assert slices.dim() == 4
+        assert all(side % self.stride == 0 for side in slices.shape[2:])
+        self.seen.append(tuple(slices.shape))
+        return 2 * slices[:, :1]
+
+
+def test_slices_of_any_size_pass_in_batches_and_come_back_in_their_places() -> None:
+    volume = MetaTensor(torch.rand(2, 3, 6, 9, 5), affine=torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0])))
+    network = Doubler()
+    logits = SliceInferer(slice_batch_size=4, precision="float32")(volume, network)
+    torch.testing.assert_close(logits.as_tensor(), 2 * volume.as_tensor()[:, :1])
+    assert logits.affine.diagonal().tolist() == [1, 2, 3, 1]
+    assert network.seen == [(4, 3, 8, 12), (4, 3, 8, 12), (2, 3, 8, 12)]
+
+
+def test_a_network_without_a_stride_gets_the_slices_as_they_are() -> None:
+    seen = []
+    SliceInferer(precision="float32")(torch.rand(1, 3, 7, 5, 2), lambda slices: seen.append(slices.shape[2:]) or slices)
+    assert seen == [(7, 5)]

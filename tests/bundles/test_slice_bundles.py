@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,23 @@ def test_every_slice_gets_a_mask_and_every_patient_a_score(patients: Path, lgg_r
     again = segment([patients], tmp_path / "out", bundle=lgg_run, device="cpu")
     assert not again.done
     assert len(again.skipped) == 4
+
+
+def test_the_output_says_that_a_lone_slice_was_normalised_by_itself(
+    patients: Path, lgg_run: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    source = min(patients.iterdir())
+    slices = sorted(path for path in source.glob("*.tif") if not path.stem.endswith("_mask"))
+    lone = tmp_path / "lone" / source.name
+    lone.mkdir(parents=True)
+    shutil.copy(slices[6], lone)
+    whole = max(patients.iterdir())
+    answer = command("segment", lone, whole, "-o", tmp_path / "out", "--bundle", lgg_run, "--device", "cpu")
+    assert answer.code == 0
+    assert f"{source.name}: a lone slice: its intensities are normalised by itself" in " ".join(answer.out.split())
+    cases = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
+    assert "normalised by itself" in cases[source.name]["note"]
+    assert "note" not in cases[whole.name]
 
 
 def test_a_lost_mask_is_made_again(patients: Path, lgg_run: Path, tmp_path: Path) -> None:

@@ -146,6 +146,12 @@ def test_the_dictionary_transforms_read_the_convention_of_each_case():
         np.testing.assert_array_equal(back.affine, affine)
 
 
+def test_a_convention_with_other_regions_than_the_network_is_not_written():
+    masks = {"label": MetaTensor(torch.ones(1, 2, 2, 2)), "convention": "brats2023"}
+    with pytest.raises(PipelineError, match=r"brats2023 has the regions TC, WT, ET, and this bundle marks WT; .* lgg"):
+        RegionsToLabelsd("label", regions=["WT"])(masks)
+
+
 def test_a_missing_label_is_an_error_unless_allowed():
     case = {"convention": "brats2017"}
     assert LabelsToRegionsd("label", allow_missing_keys=True)(case) == case

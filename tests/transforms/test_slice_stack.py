@@ -62,6 +62,16 @@ def test_a_modality_that_slices_do_not_have_is_named(item: dict[str, object]) ->
         LoadSlicesd("image", modalities=["t2"])(item)
 
 
+def test_a_channel_without_contrast_is_refused_unless_nobody_asks_for_it(item: dict[str, object]) -> None:
+    for path in item["image"]:  # type: ignore[attr-defined]
+        picture = np.array(Image.open(path))
+        picture[..., CHANNELS["t1"]] = 90
+        Image.fromarray(picture).save(path)
+    with pytest.raises(PipelineError, match="t1 is constant: every voxel is 90"):
+        LoadSlicesd("image", modalities=["t1", "flair"])(item)
+    assert LoadSlicesd("image", modalities=["flair"])(item)["image"].shape == (1, 5, 4, 3)
+
+
 def test_masks_of_another_size_are_refused(item: dict[str, object], tmp_path: Path) -> None:
     for path in item["label"]:  # type: ignore[attr-defined]
         Image.fromarray(np.zeros((6, 5), np.uint8)).save(path)
