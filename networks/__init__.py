@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
+from networks.attention_unet import AttentionUNet
+from networks.residual_unet import ResidualUNet
 from networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "attention_unet": AttentionUNet,
+    "residual_unet": ResidualUNet,
+    "unet": UNet,
+}
 """Name on the command line and in studies to class; all take ``spatial_dims, in_channels, out_channels`` by keyword."""
 
-__all__ = ["NETWORKS", "UNet"]
+__all__ = ["NETWORKS", "AttentionUNet", "ResidualUNet", "UNet"]

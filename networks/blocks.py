@@ -26,6 +26,23 @@ class ConvBlock(nn.Sequential):
         super().__init__(*steps)
 
 
+def upsampling(name: str, *, spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
+    """Double the sides: ``transposed`` convolution, or ``interpolate`` (linear, then 1x1 convolution).
+
+    Raises:
+        ValueError: unknown name.
+    """
+    dims = layers(spatial_dims)
+    if name == "transposed":
+        return dims.conv_transpose(in_channels, out_channels, kernel_size=2, stride=2)
+    if name == "interpolate":
+        return nn.Sequential(
+            nn.Upsample(scale_factor=2, mode=dims.interpolation, align_corners=False),
+            dims.conv(in_channels, out_channels, kernel_size=1),
+        )
+    raise ValueError(f"upsample is {name!r}; known: transposed, interpolate")
+
+
 class UpBlock(nn.Module):
     """Double the resolution, join the encoder's features of that level, refine."""
 
@@ -40,16 +57,7 @@ class UpBlock(nn.Module):
         upsample: str,
     ) -> None:
         super().__init__()
-        dims = layers(spatial_dims)
-        if upsample == "transposed":
-            self.up: nn.Module = dims.conv_transpose(in_channels, out_channels, kernel_size=2, stride=2)
-        elif upsample == "interpolate":
-            self.up = nn.Sequential(
-                nn.Upsample(scale_factor=2, mode=dims.interpolation, align_corners=False),
-                dims.conv(in_channels, out_channels, kernel_size=1),
-            )
-        else:
-            raise ValueError(f"upsample is {upsample!r}; known: transposed, interpolate")
+        self.up = upsampling(upsample, spatial_dims=spatial_dims, in_channels=in_channels, out_channels=out_channels)
         self.block = ConvBlock(spatial_dims, 2 * out_channels, out_channels, norm, activation, dropout)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:

@@ -7,7 +7,11 @@ import torch
 
 from networks import NETWORKS
 
-SMALL = {"unet": {"depth": 2, "features": 8}}
+SMALL = {
+    "attention_unet": {"depth": 2, "features": 8},
+    "residual_unet": {"depth": 2, "features": 8},
+    "unet": {"depth": 2, "features": 8},
+}
 """Arguments that make a network of each kind quick to test; a new network adds its line."""
 
 IN_CHANNELS, OUT_CHANNELS = 4, 3
