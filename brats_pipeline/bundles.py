@@ -94,6 +94,22 @@ def bundle_for(layouts: Sequence[str]) -> Path:
     )
 
 
+def network_overlay(bundle: Path, name: str) -> dict[str, Any]:
+    """What ``configs/networks/<name>.yaml`` of a bundle puts in the place of its network.
+
+    Raises:
+        PipelineError: the bundle has no such network; the message lists those it has.
+    """
+    import yaml
+
+    folder = bundle / "configs" / "networks"
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in known:
+        raise PipelineError(f"{bundle.name} has no network {name!r}; known: {', '.join(known) or 'none'} ({folder})")
+    content: dict[str, Any] = yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8"))
+    return content
+
+
 def wanted_modalities(bundle: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
     """The modalities that a bundle's network is fed, in the order of its channels.
 

@@ -202,6 +202,9 @@ def train_command(
         str | None, typer.Option(help="Fold that validates, by default 0; or `all`: every case trains.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Every random choice follows from it; by default 0.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="unet, residual_unet, attention_unet, segnet, deeplabv3plus or pspnet.")
+    ] = None,
     device: Device = None,
     convention: ConventionName = None,
     modalities: Annotated[
@@ -227,6 +230,7 @@ def train_command(
             folds=folds,
             fold=... if fold is None else None if fold == "all" else int(fold),
             seed=seed,
+            network=network,
             device=device,
             overrides={**_overrides(settings), **({"modalities": modalities.split(",")} if modalities else {})},
             resume=resume,

@@ -49,13 +49,13 @@ def choose_precision(precision: str, device: torch.device, *, gradients: bool = 
     return torch.bfloat16 if fast else torch.float32
 
 
-def run_network(image: Tensor, network: Callable[..., Any], precision: str, *args: Any, **kwargs: Any) -> Tensor:
-    """One forward pass under autocast: ``(N, C, *spatial)`` to float32 logits ``(N, R, *spatial)``."""
+def run_network(image: Tensor, network: Callable[..., Any], precision: str, *args: Any, **kwargs: Any) -> Any:
+    """One forward pass under autocast: ``(N, C, *spatial)`` to float32 logits ``(N, R, *spatial)``, or a list of them."""
     plain = image.as_tensor() if hasattr(image, "as_tensor") else image  # metadata would slow every layer
     dtype = choose_precision(precision, plain.device, gradients=torch.is_grad_enabled())
     with torch.autocast(plain.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        logits: Tensor = network(plain, *args, **kwargs)
-    return logits.float()
+        logits = network(plain, *args, **kwargs)
+    return [level.float() for level in logits] if isinstance(logits, list) else logits.float()
 
 
 class AutocastInferer(Inferer):
@@ -68,7 +68,8 @@ class AutocastInferer(Inferer):
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Logits, or the list of them that :class:`networks.DeepSupervision` gives."""
         return run_network(inputs, network, self.precision, *args, **kwargs)
 
 
@@ -91,7 +92,7 @@ class WindowInferer(SlidingWindowInferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Logits ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, float32, with the metadata of the input."""
 
-        def window(image: Tensor, *rest: Any, **more: Any) -> Tensor:
+        def window(image: Tensor, *rest: Any, **more: Any) -> Any:
             return run_network(image, network, self.precision, *rest, **more)
 
         return super().__call__(inputs, window, *args, **kwargs)

@@ -36,7 +36,9 @@ class RunRecorder:
 
     Args:
         run_dir: folder of the run.
-        network: its state dict is saved.
+        network: its state dict is saved as ``model.pt``.
+        trained_network: what the trainer runs, where that is more than ``network``, such as
+            :class:`networks.DeepSupervision` around it.
         optimizer: of the trainer.
         lr_scheduler: of the trainer.
         evaluator: MONAI's, or None; it validates in between and after the last epoch. Its key metric decides, its
@@ -51,6 +53,7 @@ class RunRecorder:
         run_dir: str | Path,
         *,
         network: nn.Module,
+        trained_network: nn.Module | None = None,
         optimizer: torch.optim.Optimizer,
         lr_scheduler: Any,
         evaluator: Any = None,
@@ -60,6 +63,7 @@ class RunRecorder:
     ) -> None:
         self.run_dir = Path(run_dir)
         self.network = network
+        self.trained_network = network if trained_network is None else trained_network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.evaluator = evaluator
@@ -103,7 +107,7 @@ class RunRecorder:
             return
         checkpoint = read_checkpoint(self.last_path)
         try:
-            self.network.load_state_dict(checkpoint["network"])
+            self.trained_network.load_state_dict(checkpoint["network"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
             configured = self.lr_scheduler.state_dict()
             shape = {name: configured[name] for name in SCHEDULE_SHAPE if name in configured}
@@ -175,7 +179,7 @@ class RunRecorder:
             self.last_path,
             {
                 "schema_version": SCHEMA_VERSION,
-                "network": self.network.state_dict(),
+                "network": self.trained_network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "lr_scheduler": self.lr_scheduler.state_dict(),
                 "history": self.history,

@@ -17,6 +17,7 @@ from typing import Any
 from brats_pipeline.bundles import (
     bundle_path,
     freeze_bundle,
+    network_overlay,
     open_workflow,
     plain_errors,
     wanted_modalities,
@@ -65,6 +66,7 @@ def train(
     folds: int = 5,
     fold: int | EllipsisType | None = ...,
     seed: int | None = None,
+    network: str | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     resume: bool = False,
@@ -85,10 +87,11 @@ def train(
         fold: the fold that validates, the others train; None: every case trains and the last epoch is kept. Left out:
             0, or that of the run which is resumed.
         seed: of the split, the weights, the patches; None: 0, or that of the run which is resumed.
+        network: a name of :data:`networks.NETWORKS`; by default the bundle's own.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
-        overrides: configuration id to value.
-        resume: continue the run in ``out`` after its last whole epoch; what is said of data, fold and seed must be
-            what the run was begun with.
+        overrides: configuration id to value; they change the chosen network too.
+        resume: continue the run in ``out`` after its last whole epoch; what is said of data, fold, seed and network
+            must be what the run was begun with.
         on_start: called with the trainer before it runs, to attach a progress bar.
 
     Raises:
@@ -108,11 +111,18 @@ def train(
         "datalist": None if datalist is None else str(Path(datalist).resolve()),
         "fold": 0 if fold is ... else fold,
         "seed": seed or 0,
+        "network": network,
     }
     record: dict[str, Any] = {"bundle": source.name, **origin, "overrides": {}}
     listing = None
     if resuming:
-        left_out = {"data": data is None, "datalist": datalist is None, "fold": fold is ..., "seed": seed is None}
+        left_out = {
+            "data": data is None,
+            "datalist": datalist is None,
+            "fold": fold is ...,
+            "seed": seed is None,
+            "network": network is None,
+        }
         begun = _origin(run)
         _refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
         record |= begun
@@ -128,7 +138,8 @@ def train(
             wanted=wanted,
         )
         training_items(listing, fold=origin["fold"], validation=False)  # refuses a fold that does not exist
-        changes = {"seed": origin["seed"], "fold": origin["fold"], **changes}
+        chosen = {} if network is None else network_overlay(source, network)
+        changes = {"seed": origin["seed"], "fold": origin["fold"], **chosen, **changes}
     with _no_half_run(run):
         return _run(
             run, source if listing is not None else run, listing, record, changes, given, device, resume, on_start
@@ -220,7 +231,7 @@ def _origin(run: Path) -> dict[str, Any]:
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    names = ("bundle", "data", "datalist", "fold", "seed", "overrides")
+    names = ("bundle", "data", "datalist", "fold", "seed", "network", "overrides")
     return {name: record[name] for name in names if name in record}
 
 
