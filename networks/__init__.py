@@ -5,14 +5,17 @@ from __future__ import annotations
 from torch import nn
 
 from networks.attention_unet import AttentionUNet
+from networks.deep_supervision import DeepSupervision
 from networks.residual_unet import ResidualUNet
+from networks.segnet import SegNet
 from networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "attention_unet": AttentionUNet,
     "residual_unet": ResidualUNet,
+    "segnet": SegNet,
     "unet": UNet,
 }
 """Name on the command line and in studies to class; all take ``spatial_dims, in_channels, out_channels`` by keyword."""
 
-__all__ = ["NETWORKS", "AttentionUNet", "ResidualUNet", "UNet"]
+__all__ = ["NETWORKS", "AttentionUNet", "DeepSupervision", "ResidualUNet", "SegNet", "UNet"]

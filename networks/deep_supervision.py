@@ -1,0 +1,49 @@
+"""Deep supervision: logits from several levels of a decoder, so that the loss reaches each of them directly.
+
+Lee et al., Deeply-Supervised Nets, AISTATS 2015, arXiv:1409.5185.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from networks.layers import resize
+
+
+class Decoding(Protocol):
+    """What a network must offer: the features in front of its head, finest first, and heads for the coarser ones."""
+
+    @property
+    def head(self) -> nn.Module: ...
+
+    def decoder_features(self, image: Tensor) -> list[Tensor]: ...
+
+    def deep_heads(self) -> nn.ModuleList: ...
+
+
+class DeepSupervision(nn.Module):
+    """A network that is also asked for logits at the coarser levels of its decoder; for training only.
+
+    The network is not changed: its weights keep their names, and once trained it is used alone, as ``.network``.
+
+    Args:
+        network: one of this package. Where its decoder has no coarser levels the list holds its own logits only.
+
+    Shape:
+        ``(N, in_channels, *spatial)`` to a list of ``(N, out_channels, *)``: the network's own logits at ``*spatial``,
+        then those of the coarser levels at their own sizes, finest first.
+    """
+
+    def __init__(self, network: Decoding) -> None:
+        super().__init__()
+        self.network = network
+        self.heads = network.deep_heads().to(next(network.head.parameters()))  # its device and dtype
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        finest, *coarser = self.network.decoder_features(image)
+        logits = self.network.head(finest)
+        if logits.shape[2:] != image.shape[2:]:  # the network works at a coarser grid than the image's
+            logits = resize(logits, list(image.shape[2:]))
+        return [logits, *(head(features) for head, features in zip(self.heads, coarser, strict=True))]
