@@ -12,6 +12,7 @@ from networks import NETWORKS
 SMALL = {
     "attention_unet": {"depth": 2, "features": 8},
     "residual_unet": {"depth": 2, "features": 8},
+    "segnet": {"depth": 2, "features": 8},
     "unet": {"depth": 2, "features": 8},
 }
 """Arguments that make a network of each kind quick to test; a new network adds its line."""
