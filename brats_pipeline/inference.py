@@ -50,7 +50,7 @@ def choose_precision(precision: str, device: torch.device, *, gradients: bool = 
 
 
 def run_network(image: Tensor, network: Callable[..., Any], precision: str, *args: Any, **kwargs: Any) -> Any:
-    """One forward pass under autocast: ``(N, C, *spatial)`` to float32 logits ``(N, R, *spatial)``, or a list of them."""
+    """One forward pass under autocast: ``(N, C, *spatial)`` to float32 logits, one tensor or a list of them."""
     plain = image.as_tensor() if hasattr(image, "as_tensor") else image  # metadata would slow every layer
     dtype = choose_precision(precision, plain.device, gradients=torch.is_grad_enabled())
     with torch.autocast(plain.device.type, dtype=dtype, enabled=dtype != torch.float32):
