@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from brats_pipeline.cases import find_cases
@@ -417,3 +418,36 @@ def test_one_case_can_be_learned_by_heart(make_cohort: Callable[..., Path], tmp_
     out = segment([one], tmp_path / "predictions", bundle=run, device="cpu").out
     dice = {row.region: row.dice for row in evaluate(out, one, tmp_path / "report", images=False).scores}
     assert dice["WT"] > 0.9
+
+
+def test_deep_supervision_trains_more_than_the_run_keeps(cohort: Path, tmp_path: Path) -> None:
+    deep = {"deep_supervision": True, "network_def::depth": 2, "patch_size": [16] * 3, "max_epochs": 2}
+    run = quick(tmp_path / "deep", cohort, overrides=deep)
+    plain = quick(tmp_path / "plain", cohort, overrides={**deep, "deep_supervision": False})
+    assert weights(run).keys() == weights(plain).keys(), "model.pt holds the bare network"
+    assert not same_weights(run, plain)
+    assert len(weights(run, "last.pt")) > len(weights(run)), "what the coarser levels learned is needed to resume"
+    assert segment([next(cohort.iterdir())], tmp_path / "out", bundle=run, device="cpu").done
+
+    interrupted = quick(tmp_path / "interrupted", cohort, overrides=deep | {"max_epochs": 1})
+    train("brats_glioma_3d", interrupted, resume=True, device="cpu", overrides={"max_epochs": 2})
+    assert weights(interrupted, "last.pt").keys() == weights(run, "last.pt").keys()
+
+
+def test_another_network_of_the_family_takes_the_place_of_the_bundles_own(cohort: Path, tmp_path: Path) -> None:
+    run = quick(tmp_path / "run", cohort, network="segnet")
+    record = json.loads((run / "run.json").read_text())
+    assert record["network"] == "segnet"
+    for name in ("train.yaml", "inference.yaml"):
+        definition = yaml.safe_load((run / "configs" / name).read_text())["network_def"]
+        assert definition["_target_"] == "networks.SegNet"
+        assert definition["depth"] == 1, "a setting changes the chosen network"
+    assert segment([next(cohort.iterdir())], tmp_path / "out", bundle=run, device="cpu").done
+    with pytest.raises(PipelineError, match=r"--network was segnet, now it is unet"):
+        train("brats_glioma_3d", run, resume=True, network="unet", overrides={"max_epochs": 3})
+
+
+def test_an_unknown_network_leaves_nothing_behind(cohort: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"no network 'transunet'; known: .*segnet"):
+        quick(tmp_path / "run", cohort, network="transunet")
+    assert not (tmp_path / "run").exists()
