@@ -17,10 +17,6 @@ SMALL = {
 }
 """Arguments that make a network of each kind quick to test; a new network adds its line."""
 
-BFLOAT16_ERROR = {"segnet": 0.3}
-"""Networks whose bfloat16 logits may differ by more than 0.02: SegNet moves a value where rounding turns the order of two
-near-equal maxima; with the positions given, its own test holds it to 0.02 too."""
-
 IN_CHANNELS, OUT_CHANNELS = 4, 3
 
 EVERY_NETWORK = pytest.mark.parametrize(
@@ -283,7 +279,7 @@ def test_bfloat16_stays_close_to_float32(name, spatial_dims):
             rough = network(image)
     assert rough.dtype == torch.bfloat16
     error = (rough.float() - exact).norm() / exact.norm()
-    assert 0 < error <= BFLOAT16_ERROR.get(name, 0.02)  # a bfloat16 holds 8 bits: 0.4 % a rounding
+    assert 0 < error <= 0.02  # a bfloat16 holds 8 bits: 0.4 % a rounding
 
 
 @EVERY_NETWORK
@@ -312,6 +308,9 @@ def compare_compiled(network, backend, *, training):
     """Compile as one graph: logits and gradients are those of the network as it stands."""
     image = picture(network)
     network.train(training)
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout2d | torch.nn.Dropout3d):
+            module.p = 0.0  # a compiled network draws other numbers
     torch.compiler.reset()  # networks share their code, and torch counts how often it compiles the same code
     compiled = torch.compile(network, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(image), network(image), rtol=1e-4, atol=1e-5)
