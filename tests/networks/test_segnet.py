@@ -130,12 +130,10 @@ def pairs(stage):
 def test_the_decoder_of_the_paper_mirrors_its_encoder(spatial_dims):
     with torch.device("meta"):
         network = SegNet(spatial_dims=spatial_dims, in_channels=3, out_channels=12, layout="vgg16")
-    there = [conv.weight.shape[:2] for conv in convolutions(network.encoder)]
-    back = [conv.weight.shape[:2] for conv in convolutions(network.decoder)]
-    # Mirrored, in and out change places; only the first convolution reads modalities where the last writes features.
-    assert [tuple(shape) for shape in back] == [(one, other) for other, one in [(64, 64), *map(tuple, there)][:0:-1]][
-        :-1
-    ] + [(64, 64)]
+    there = [tuple(conv.weight.shape[:2]) for conv in convolutions(network.encoder)]
+    back = [tuple(conv.weight.shape[:2]) for conv in convolutions(network.decoder)]
+    # Mirrored, in and out change places; the last convolution writes features where the first one reads modalities.
+    assert back == [(wide, narrow) for narrow, wide in reversed([(64, 64), *there[1:]])]
     assert network.stride == 32
     assert {conv.kernel_size for conv in convolutions(network.encoder)} == {(3,) * spatial_dims}
 
