@@ -6,16 +6,20 @@ from torch import nn
 
 from networks.attention_unet import AttentionUNet
 from networks.deep_supervision import DeepSupervision
+from networks.deeplabv3plus import DeepLabV3Plus
+from networks.pspnet import PSPNet
 from networks.residual_unet import ResidualUNet
 from networks.segnet import SegNet
 from networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "attention_unet": AttentionUNet,
+    "deeplabv3plus": DeepLabV3Plus,
+    "pspnet": PSPNet,
     "residual_unet": ResidualUNet,
     "segnet": SegNet,
     "unet": UNet,
 }
 """Name on the command line and in studies to class; all take ``spatial_dims, in_channels, out_channels`` by keyword."""
 
-__all__ = ["NETWORKS", "AttentionUNet", "DeepSupervision", "ResidualUNet", "SegNet", "UNet"]
+__all__ = ["NETWORKS", "AttentionUNet", "DeepLabV3Plus", "DeepSupervision", "PSPNet", "ResidualUNet", "SegNet", "UNet"]

@@ -11,6 +11,8 @@ from networks import NETWORKS
 
 SMALL = {
     "attention_unet": {"depth": 2, "features": 8},
+    "deeplabv3plus": {"backbone": "resnet18", "features": 8, "output_stride": 8, "dropout": 0.0},
+    "pspnet": {"backbone": "resnet18", "features": 8, "dropout": 0.0},
     "residual_unet": {"depth": 2, "features": 8},
     "segnet": {"depth": 2, "features": 8},
     "unet": {"depth": 2, "features": 8},
