@@ -100,12 +100,13 @@ class ResidualBlock(nn.Module):
 
     @torch.no_grad()
     def start_small(self, blocks: int) -> None:
-        """Rescale He's initialisation for one of ``blocks`` in a row, each of which adds 1 / blocks of the variance.
+        """Rescale He's initialisation for one of ``blocks`` in a row, which add to the variance block by block.
 
-        The convolution serves where there is no norm, the norm where there is one; neither starts at zero.
+        Without norms each adds half of 1 / blocks of it, by its last convolution; a norm makes up for that and adds
+        1 / blocks. Neither starts at zero.
         """
         conv, norm = list(self.residual)[-2:]
-        for weight, share in ((conv.weight, 2 * blocks), (norm.weight, blocks)):
+        for weight, share in ((conv.weight, 4 * blocks), (norm.weight, blocks)):
             assert isinstance(weight, nn.Parameter)
             weight.div_(share**0.5)
 
@@ -141,6 +142,7 @@ class ResidualEncoder(nn.Module):
         if output_stride not in OUTPUT_STRIDES:
             raise ValueError(f"output_stride is {output_stride}; it must be 8 (finer, more memory) or 16")
         blocks, bottleneck = LAYOUTS[layout]
+        widths = feature_widths(features, depth=3)
         self.spatial_dims = spatial_dims
         self.layout = layout
         self.norm = norm
@@ -156,7 +158,7 @@ class ResidualEncoder(nn.Module):
         self.strides: list[int] = []
         self.widths: list[int] = []
         channels, grid, dilation = features, 4, 1
-        for number, (count, width) in enumerate(zip(blocks, feature_widths(features, depth=3), strict=True)):
+        for number, (count, width) in enumerate(zip(blocks, widths, strict=True)):
             stride = 1 if number == 0 else 2
             entry_dilation = dilation
             if grid * stride > output_stride:
