@@ -17,7 +17,9 @@ import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from monai.bundle.utils import load_bundle_config
 
-from brats_pipeline.bundles import bundle_path, list_bundles
+from brats_pipeline.bundles import bundle_path, list_bundles, network_overlay
+from brats_pipeline.errors import PipelineError
+from networks import NETWORKS
 from transforms.labels import MODALITIES, REGIONS
 
 HERE = Path(__file__).parent
@@ -253,3 +255,33 @@ def test_training_by_monai_gives_the_weights_of_training_by_us(
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert (copy / "curves.csv").is_file()
+
+
+def with_network(bundle: Path, name: str, config_name: str = "train.yaml") -> ConfigParser:
+    """A bundle's configuration with ``configs/networks/<name>.yaml`` laid over it, as MONAI's command lays it."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / config_name), str(bundle / "configs" / "networks" / f"{name}.yaml")])
+    return parser
+
+
+@every
+def test_every_network_of_the_family_can_take_the_place_of_the_bundles_own(bundle: Path) -> None:
+    assert {path.stem for path in (bundle / "configs" / "networks").iterdir()} == set(NETWORKS)
+    own = config(bundle, "train.yaml")
+    assert config(bundle, "networks/unet.yaml")["network_def"] == own["network_def"]
+    for name, network_class in NETWORKS.items():
+        for config_name in ("train.yaml", "inference.yaml"):
+            parser = with_network(bundle, name, config_name)
+            with torch.device("meta"):  # shapes without numbers: default networks are big
+                network = parser.get_parsed_content("network_def")
+                assert type(network) is network_class
+                sides = own["patch_size"]
+                image = torch.zeros(2, network.in_channels, *sides)
+                assert network(image).shape == (2, len(own["regions"]), *sides), name
+        assert all(side % network.stride == 0 for side in own.get("roi_size", own["patch_size"])), name
+
+
+@every
+def test_an_unknown_network_is_refused_with_the_known_ones(bundle: Path) -> None:
+    with pytest.raises(PipelineError, match=r"has no network 'vnet'; known: attention_unet, .*unet"):
+        network_overlay(bundle, "vnet")
