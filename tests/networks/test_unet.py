@@ -1,4 +1,4 @@
-"""The U-Net: its size, its reach, its start, and its arithmetic against one written in plain functions."""
+"""The U-Net: its size, its start, and its arithmetic against one written in plain functions."""
 
 import itertools
 
@@ -112,38 +112,6 @@ def test_a_first_width_and_the_widths_written_out_are_one_network():
         outputs.append(network(torch.linspace(-1, 1, 64).reshape(1, 1, 8, 8)))
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[0], outputs[2])
-
-
-def reach(voxel, depth):
-    """First and last input voxel, along one axis, that can change the output at ``voxel``."""
-    low = high = voxel
-    for _ in range(depth):  # up through the decoder: two 3x3 convolutions, then the coarser voxel behind this one
-        low, high = (low - 2) // 2, (high + 2) // 2
-    low, high = low - 2, high + 2  # the bottleneck
-    for _ in range(depth):  # and down the encoder: the two voxels that were pooled, two 3x3 convolutions
-        low, high = 2 * low - 2, 2 * high + 1 + 2
-    return low, high
-
-
-@pytest.mark.parametrize(("spatial_dims", "depth", "side"), [(2, 1, 64), (2, 2, 128), (2, 3, 256), (3, 1, 32)])
-def test_a_voxel_sees_exactly_its_receptive_field(spatial_dims, depth, side):
-    # Every weight positive and the mean instead of the maximum: no path can cancel or be passed over. Batch norm in
-    # evaluation mode looks at no neighbour.
-    network = UNet(
-        spatial_dims=spatial_dims, in_channels=1, out_channels=1, depth=depth, features=2, norm="batch"
-    ).double()
-    network.pool = {2: nn.AvgPool2d, 3: nn.AvgPool3d}[spatial_dims](2)
-    for parameter in network.parameters():
-        nn.init.constant_(parameter, 0.5)
-    image = torch.ones(1, 1, *(side,) * spatial_dims, dtype=torch.float64, requires_grad=True)
-    voxel = (side // 2, side // 2 - 1, side // 2 + 1)[:spatial_dims]
-    network.eval()(image)[(0, 0, *voxel)].backward()
-    seen = image.grad[0, 0].nonzero()
-    for axis, position in enumerate(voxel):
-        low, high = reach(position, depth)
-        assert low > 0
-        assert high < side - 1
-        assert (int(seen[:, axis].min()), int(seen[:, axis].max())) == (low, high)
 
 
 @pytest.mark.parametrize("upsample", ["transposed", "interpolate"])
