@@ -116,6 +116,10 @@ def test_below_six_cases_nothing_is_decided_however_clear_it_looks(n):
     assert "worse" not in text
 
 
+def test_no_p_from_elsewhere_decides_for_few_cases():
+    assert compare([0.8, 0.85, 0.9, 0.95], [0.1, 0.2, 0.1, 0.2]).shown(adjusted_p=0.001) == 0
+
+
 def test_six_is_the_first_n_at_which_the_test_can_decide():
     assert smallest_p(FEWEST_CASES) < LEVEL <= smallest_p(FEWEST_CASES - 1)
     assert said(np.linspace(0.8, 0.9, 6), np.linspace(0.1, 0.15, 6)).startswith("A is better")
