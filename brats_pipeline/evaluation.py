@@ -2,8 +2,8 @@
 
 No case is dropped in silence: a prediction that is missing, unreadable or on another grid counts as a miss, and the
 case is named. How numbers come about stands in :mod:`brats_pipeline.metrics`, how a case is read and scored in
-:mod:`brats_pipeline.scoring`; this file goes through the cohort and writes ``cases.csv``, ``summary.json`` and
-``report.html``, for slices ``slices.csv`` too.
+:mod:`brats_pipeline.scoring`; this file goes through the cohort and writes ``cases.csv``, ``lesions.csv``,
+``summary.json`` and ``report.html``, for slices ``slices.csv`` too.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ from typing import Any
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
-    COLUMNS,
     PER_PATIENT,
     SLICE_COLUMNS,
+    LesionScore,
     RegionScore,
     RegionSummary,
     Rules,
     SliceGroup,
     SliceScore,
+    case_columns,
     csv_text,
     headline,
+    lesion_columns,
     rules_named,
     slice_headline,
     summarise,
@@ -59,6 +61,7 @@ class Evaluation:
         slices: one row per slice, by case id and then from the bottom up; empty for volumes.
         groups: slices in figures, for all patients and for those that lack no sequence; empty for volumes.
         copied: patient to the modalities whose channel is a copy of FLAIR; those that have none are left out.
+        lesions: one row per lesion, by case id and then by region; empty where the rules score none.
     """
 
     rules: Rules
@@ -72,6 +75,7 @@ class Evaluation:
     slices: tuple[SliceScore, ...] = ()
     groups: tuple[SliceGroup, ...] = ()
     copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lesions: tuple[LesionScore, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -147,9 +151,10 @@ def evaluate(
     images: bool = True,
     on_case: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Score every case of a cohort and write ``cases.csv``, ``summary.json`` and ``report.html``.
+    """Score every case of a cohort and write ``cases.csv``, ``lesions.csv``, ``summary.json`` and ``report.html``.
 
-    Patients whose scans are slices are scored by overlap alone, and ``slices.csv`` is written too.
+    Patients whose scans are slices are scored by overlap alone, and ``slices.csv`` is written instead of
+    ``lesions.csv``; the rules of 2020 score no single lesions either.
 
     A case without a prediction is a miss: the rules' score for a region empty on one side, in every region, those that
     are empty in the reference included. The same holds for a prediction that cannot be used. A case whose reference
@@ -198,6 +203,7 @@ def evaluate(
     failures |= {case_id: f"{reason}; not scored" for case_id, reason in pairing.refused.items()}
     rows = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].rows)
     slices = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].slices)
+    lesions = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].lesions)
     copied = {case_id: outcome.copied for case_id, outcome in sorted(outcomes.items()) if outcome.copied}
     evaluation = Evaluation(
         rules=chosen,
@@ -206,6 +212,7 @@ def evaluate(
         slices=slices,
         groups=tuple(summarise_slices(rows, slices, incomplete=copied)) if chosen.slices else (),
         copied=copied,
+        lesions=lesions,
         conventions={pair.reference_convention: pair.prediction_convention for pair in pairing.pairs},
         missing=tuple(pair.case.case_id for pair in pairing.pairs if pair.prediction is None),
         failed=dict(sorted(failures.items())),
@@ -213,7 +220,9 @@ def evaluate(
         out=out,
     )
     versions = _versions()
-    write_atomically(out / "cases.csv", csv_text(rows, COLUMNS))
+    write_atomically(out / "cases.csv", csv_text(rows, case_columns(chosen)))
+    if chosen.lesions:
+        write_atomically(out / "lesions.csv", csv_text(lesions, lesion_columns(chosen.lesions)))
     if chosen.slices:
         write_atomically(out / "slices.csv", csv_text(slices, SLICE_COLUMNS))
     write_atomically(out / "summary.json", json.dumps(_summary(evaluation, versions), indent=2) + "\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
@@ -11,7 +12,15 @@ from brats_pipeline.cases import Case
 from brats_pipeline.cases.stacks import is_stack, stack_defects, twin_defect
 from brats_pipeline.cases.volumes import read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.metrics import RegionScore, Rules, SliceScore, region_masks, score_case, score_miss, score_slices
+from brats_pipeline.metrics import (
+    LesionScore,
+    RegionScore,
+    Rules,
+    SliceScore,
+    measure_case,
+    region_masks,
+    score_slices,
+)
 from brats_pipeline.pairs import Pair
 from brats_pipeline.predictions import Labels, read_labels, read_masks, slice_names
 from brats_pipeline.report.overlay import overlay_figure
@@ -30,6 +39,7 @@ class Outcome:
     Args:
         rows: one per region; none where the reference cannot be used.
         slices: one per slice, where the case is slices.
+        lesions: one per lesion, region by region, where the rules score them.
         copied: modalities whose channel is a copy of FLAIR, where the case is slices.
         failure: why it could not be scored.
         overlay: its picture, a JPEG.
@@ -38,6 +48,7 @@ class Outcome:
 
     rows: list[RegionScore]
     slices: list[SliceScore]
+    lesions: list[LesionScore] = field(default_factory=list)
     copied: tuple[str, ...] = ()
     failure: str | None = None
     overlay: bytes | None = None
@@ -121,25 +132,25 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
     """
     case_id = pair.case.case_id
     expected, predicted = CONVENTIONS[pair.reference_convention], CONVENTIONS[pair.prediction_convention]
+    prediction, failure = None, None
     try:
         reference, affine = _read_reference(pair.case)
-        spacing = None if affine is None else spacing_mm(affine).tolist()
-        rows = score_miss(reference, case_id=case_id, spacing_mm=spacing, reference_convention=expected, rules=rules)
+        measure = partial(
+            measure_case,
+            reference=reference,
+            case_id=case_id,
+            spacing_mm=None if affine is None else spacing_mm(affine).tolist(),
+            prediction_convention=predicted,
+            reference_convention=expected,
+            rules=rules,
+        )
+        score = measure(None)
     except CaseError as error:
         return Outcome([], [], failure=f"{error.reason}; not scored")
-    prediction, failure = None, None
     if pair.prediction is not None:
         try:
             prediction = _read_prediction(pair, reference.shape, affine)
-            rows = score_case(
-                prediction,
-                reference,
-                case_id=case_id,
-                spacing_mm=spacing,
-                prediction_convention=predicted,
-                reference_convention=expected,
-                rules=rules,
-            )
+            score = measure(prediction)
         except CaseError as error:
             prediction, failure = None, f"{error.reason}; counted as a miss"
     reference_masks = region_masks(reference, expected, rules.regions)
@@ -164,4 +175,4 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
                 overlay = strip_figure(flair, mask, guess, region=region, names=slice_names(pair.case))
     except PipelineError as error:
         no_overlay = str(error)
-    return Outcome(rows, slices, copied, failure, overlay, no_overlay)
+    return Outcome(score.regions, slices, score.lesions, copied, failure, overlay, no_overlay)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brats_pipeline.metrics.score import RegionScore
+from brats_pipeline.metrics.score import COLUMNS_2024, RegionScore
 
-METRICS = ("dice", "iou", "precision", "recall", "specificity", "hd95_mm")
+METRICS = (
+    *("dice", "iou", "precision", "recall", "specificity", "hd95_mm", "assd_mm", "nsd_0p5mm", "nsd_1mm", "nsd_2mm"),
+    *("lesionwise_dice", "lesionwise_hd95_mm", *COLUMNS_2024),
+)
 """The columns that are summarised."""
 
 
@@ -51,9 +54,9 @@ class RegionSummary:
     metrics: dict[str, Spread]
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Summarise one metric; NaN values are left out, None when no value is left."""
-    defined = np.array([value for value in values if not np.isnan(value)], dtype=np.float64)
+def spread(values: Sequence[float | None]) -> Spread | None:
+    """Summarise one metric; values that are not defined are left out, None when no value is left."""
+    defined = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=np.float64)
     if defined.size == 0:
         return None
     q1, median, q3 = (float(value) for value in np.quantile(defined, (0.25, 0.5, 0.75)))

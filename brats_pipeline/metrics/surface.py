@@ -1,22 +1,23 @@
-"""Distances between the surfaces of two masks, in millimetres, by surface elements.
+"""The surface of a mask, as area-weighted surface elements or as border voxels.
 
 A surface element sits wherever the eight voxels around a lattice corner are neither all inside nor all outside. Its
 area is that of the triangles which marching cubes (Lorensen and Cline, SIGGRAPH 1987) would put there, and it counts
 in a percentile by this area. This is the definition of Nikolov et al., arXiv:1809.04430 (DeepMind's surface-distance),
-which BraTS uses since 2023. It differs from MedPy's HD95 (boundary voxels, pooled) and from MONAI's.
+which BraTS uses since 2023. A border voxel is a voxel of the mask one of whose six neighbours is outside, all of them
+of one weight: the definition of MedPy, which BraTS used before, and the one of nsd_voxel. The image ends in emptiness.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import cKDTree
+
+from brats_pipeline.metrics.rules import Definition
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -87,36 +88,28 @@ def _codes(mask: Mask) -> npt.NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
-class SurfaceDistances:
-    """Distances from each surface to the other, each direction sorted, with the areas they stand for.
+class Surface:
+    """The surface of a mask; one entry for every element or border voxel, in raster order.
 
     Args:
-        from_reference_mm: one distance for every surface element of the reference; empty when it has none.
-        reference_mm2: their areas.
-        from_prediction_mm: one distance for every surface element of the prediction; empty when it has none.
-        prediction_mm2: their areas.
+        places: ``(n, 3)``, positions on the grid of lattice corners or of voxels.
+        cells: ``(n,)``, the same positions as one number each, ascending.
+        areas: ``(n,)``, what each entry weighs.
+        labels: ``(n,)``, number of the component that the entry belongs to; zeros where there are no components.
     """
 
-    from_reference_mm: Floats
-    reference_mm2: Floats
-    from_prediction_mm: Floats
-    prediction_mm2: Floats
+    places: npt.NDArray[np.int32]
+    cells: npt.NDArray[np.int64]
+    areas: Floats
+    labels: npt.NDArray[np.int32]
 
-
-def _directed(points: Floats, inside: Mask, others: Floats, areas: Floats) -> tuple[Floats, Floats]:
-    """Sorted distances from points to the nearest of the others; ``inside`` marks points that are among the others."""
-    distances = np.zeros(len(points))
-    if len(others) == 0:
-        distances[:] = math.inf
-    else:
-        away = ~inside
-        distances[away] = cKDTree(others, balanced_tree=False, compact_nodes=False).query(points[away])[0]
-    order = np.lexsort((areas, distances))
-    return distances[order], areas[order]
+    def __len__(self) -> int:
+        return len(self.cells)
 
 
 def box_of(mask: Mask) -> tuple[slice, ...]:
     """Smallest box that holds every true voxel; an empty box when there is none."""
+    # From the last axis on: each step leaves less to look at, and the first one runs along memory.
     box = []
     for axis in range(mask.ndim):
         line = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
@@ -124,77 +117,41 @@ def box_of(mask: Mask) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def surface_distances(prediction: Mask, reference: Mask, *, spacing_mm: Sequence[float]) -> SurfaceDistances:
-    """Measure from each surface to the nearest element of the other.
+def surface_of(
+    mask: Mask, *, spacing_mm: tuple[float, ...], definition: Definition, labels: npt.NDArray[np.int32] | None = None
+) -> Surface:
+    """The surface of a mask.
 
     Args:
-        prediction: ``(x, y, z)``, boolean.
-        reference: ``(x, y, z)``, boolean.
+        mask: ``(x, y, z)``.
         spacing_mm: voxel side along each axis.
-
-    Returns:
-        The distances of both directions; infinite where the other mask is empty.
-
-    Raises:
-        ValueError: the masks are not boolean, not 3D or differ in shape, or a spacing is missing or not positive.
+        definition: surface elements or border voxels.
+        labels: ``(x, y, z)``, number of each voxel's component, 0 outside the mask; components of different numbers do
+            not touch, so that every entry of the surface has one owner.
     """
-    spacing = tuple(float(side) for side in spacing_mm)
-    if prediction.shape != reference.shape or prediction.ndim != 3:
-        raise ValueError(f"masks must be 3D and of one shape, got {prediction.shape} and {reference.shape}")
-    if prediction.dtype != bool or reference.dtype != bool:
-        raise ValueError(f"masks must be boolean, got {prediction.dtype} and {reference.dtype}")
-    if len(spacing) != 3 or not all(0 < side < math.inf for side in spacing):
-        raise ValueError(f"spacing_mm must be three positive numbers, got {spacing}")
-    # The nearest element is looked up in a tree and not in a distance map: a lone false-positive voxel far away would
-    # stretch the map over the whole head, the tree grows with the surfaces only.
-    box = box_of(prediction | reference)
-    codes = {"prediction": _codes(prediction[box]), "reference": _codes(reference[box])}
-    # One comparison for "neither 0 nor 255": subtracting 1 wraps 0 round to 255.
-    surface = {side: code - np.uint8(1) < 254 for side, code in codes.items()}
-    points = {side: np.argwhere(elements) * np.array(spacing) for side, elements in surface.items()}
-    table = _areas_mm2(spacing)
-    directed = {}
-    for side, other in (("reference", "prediction"), ("prediction", "reference")):
-        elements = surface[side]
-        directed[side] = _directed(points[side], surface[other][elements], points[other], table[codes[side][elements]])
-    return SurfaceDistances(*directed["reference"], *directed["prediction"])
-
-
-def robust_hausdorff_mm(distances: SurfaceDistances, *, percentile: float) -> float:
-    """Distance within which ``percentile`` percent of each surface's area lies from the other, the larger of the two.
-
-    Returns:
-        Millimetres; infinite when exactly one mask is empty, NaN when both are.
-    """
-    directed = [
-        _percentile(distances.from_reference_mm, distances.reference_mm2, percentile),
-        _percentile(distances.from_prediction_mm, distances.prediction_mm2, percentile),
-    ]
-    if all(math.isnan(value) for value in directed):
-        return math.nan
-    return max(value for value in directed if not math.isnan(value))
-
-
-def _percentile(distances: Floats, areas: Floats, percentile: float) -> float:
-    """First distance at which the share of area reached is at least the percentile; NaN without a surface."""
-    if len(distances) == 0:
-        return math.nan
-    share = np.cumsum(areas) / areas.sum()
-    place = int(np.searchsorted(share, percentile / 100))
-    return float(distances[min(place, len(distances) - 1)])
-
-
-def hd95_mm(prediction: Mask, reference: Mask, *, spacing_mm: Sequence[float]) -> float:
-    """95th percentile of the distance between two surfaces, in millimetres.
-
-    Both empty: NaN. One empty: infinite. An :class:`~brats_pipeline.metrics.empties.EmptyRule` says what that scores.
-
-    Args:
-        prediction: ``(x, y, z)``, boolean.
-        reference: ``(x, y, z)``, boolean.
-        spacing_mm: voxel side along each axis.
-
-    Raises:
-        ValueError: the masks are not boolean, not 3D or differ in shape, or a spacing is missing or not positive.
-    """
-    return robust_hausdorff_mm(surface_distances(prediction, reference, spacing_mm=spacing_mm), percentile=95)
+    if definition == "elements":
+        codes = _codes(mask)
+        # One comparison for "neither 0 nor 255": subtracting 1 wraps 0 round to 255.
+        cells = np.flatnonzero(codes - np.uint8(1) < 254)
+        areas = _areas_mm2(spacing_mm)[codes.ravel()[cells]]
+        shape = codes.shape
+    else:
+        padded = np.pad(mask, 1)
+        inner = mask.copy()
+        for axis in range(3):
+            for step in (slice(None, -2), slice(2, None)):
+                inner &= padded[tuple(step if other == axis else slice(1, -1) for other in range(3))]
+        cells = np.flatnonzero(mask & ~inner)
+        areas = np.ones(len(cells))
+        shape = mask.shape
+    places = np.stack(np.unravel_index(cells, shape), axis=1).astype(np.int32)
+    owners = np.zeros(len(cells), np.int32)
+    if labels is not None and len(cells):
+        if definition == "elements":
+            around = np.pad(labels, 1)
+            x, y, z = places.T
+            for i, j, k in _CORNERS:
+                np.maximum(owners, around[x + i, y + j, z + k], out=owners)
+        else:
+            owners = labels.ravel()[cells]
+    return Surface(places, cells, areas, owners)

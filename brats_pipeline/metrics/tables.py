@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from brats_pipeline.metrics.lesions import LesionScore
 from brats_pipeline.metrics.score import RegionScore
 from brats_pipeline.metrics.slices import PER_PATIENT, PER_SLICE, PER_TUMOUR_SLICE, POOLED, SliceGroup, SliceScore
 from brats_pipeline.metrics.summary import RegionSummary, Spread
@@ -37,10 +38,14 @@ def _number(spread: Spread | None, kind: str, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def csv_text(rows: Sequence[RegionScore] | Sequence[SliceScore], columns: Sequence[str]) -> str:
-    """Rows as CSV, six decimals; an empty cell where a value is not defined."""
+def csv_text(rows: Sequence[RegionScore] | Sequence[SliceScore] | Sequence[LesionScore], columns: Sequence[str]) -> str:
+    """Rows as CSV, six decimals; an empty cell where a value is not defined, ``yes`` or ``no`` for a truth."""
 
-    def cell(value: float | int | str) -> str:
+    def cell(value: float | int | str | None) -> str:
+        if value is None:
+            return ""
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if isinstance(value, float):
             return "" if math.isnan(value) else f"{value:.6f}".rstrip("0").rstrip(".")
         return str(value)

@@ -122,7 +122,10 @@ def test_a_crop_changes_nothing_but_the_true_negatives():
 
 
 def test_columns_stand_in_the_agreed_order():
-    expected = "case_id region dice iou precision recall specificity hd95_mm reference_ml predicted_ml tp fp fn tn"
+    expected = (
+        "case_id region dice iou precision recall specificity hd95_mm assd_mm nsd_0p5mm nsd_1mm nsd_2mm "
+        "reference_ml predicted_ml tp fp fn tn lesionwise_dice lesionwise_hd95_mm lesions_tp lesions_fp lesions_fn"
+    )
     assert list(COLUMNS) == expected.split()
 
 
