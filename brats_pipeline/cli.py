@@ -32,7 +32,7 @@ INSPECT_COLUMNS = {
     "TC_ml": "TC (ml)",
     "ET_ml": "ET (ml)",
     "WT_voxels": "WT (voxels)",
-    "copied": "copies of FLAIR",
+    "copied": "copies",
     "defects": "defects",
 }
 """Columns of the fingerprint that fit a terminal, and their headings; the JSON has them all."""
@@ -292,12 +292,19 @@ def segment_command(
     return 0
 
 
+# Spelled out and not read from the table, which would cost the help page an import of SciPy; a test compares them.
+RULES_HELP = (
+    "Scoring rules: brats2023-{gli,ssa,ped,men,met}, brats2024-{gli,ped,met,men-rt}, brats2020 or lgg; by default "
+    "brats2023-gli for volumes and lgg for slices."
+)
+
+
 @app.command("evaluate")
 def evaluate_command(
     predictions: Annotated[Path, typer.Argument(help="Folder of <case_id>.nii.gz, or of folders of masks.")],
     references: Annotated[list[Path], typer.Argument(help="Datasets, or one folder of label maps.")],
     out: Out,
-    rules: Annotated[str | None, typer.Option(help="Scoring rules; by default those of the data.")] = None,
+    rules: Annotated[str | None, typer.Option(help=RULES_HELP)] = None,
     convention: ConventionName = None,
     prediction_convention: Annotated[str | None, typer.Option(help="Label convention of the predictions.")] = None,
     images: Annotated[bool, typer.Option(help="Show the scans in the report.")] = True,
@@ -305,7 +312,7 @@ def evaluate_command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Score WT, TC and ET of every case; write cases.csv, summary.json and report.html."""
+    """Score the regions and lesions of every case; write cases.csv, lesions.csv, summary.json and report.html."""
     from brats_pipeline.evaluation import evaluate
     from brats_pipeline.progress import case_bar
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from brats_pipeline.cases import Case, Source, decide_conventions, find_cases
+from brats_pipeline.cases.conventions import LabelCount
+from brats_pipeline.cases.deciding import count_labels
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.metrics import Rules, usual_rules
+from brats_pipeline.metrics import Rules, region_values, usual_rules
 from brats_pipeline.predictions import find_predictions, mask_files, read_labels, slice_names
 from transforms.labels import CONVENTIONS
 from transforms.nifti import is_nifti_name, strip_suffix
@@ -127,12 +129,34 @@ def _check_regions(name: str, rules: Rules) -> None:
     """The convention must know every region that is scored."""
     if name not in CONVENTIONS:
         raise PipelineError(f"unknown label convention {name!r}; known: {', '.join(CONVENTIONS)}")
-    absent = [region for region in rules.regions if region not in CONVENTIONS[name].regions]
+    absent = [region for region in rules.regions if region_values(CONVENTIONS[name], region) is None]
     if absent:
         raise PipelineError(
             f"the rules {rules.name} score {', '.join(rules.regions)}, but the label convention {name} has no "
             f"{', '.join(absent)}; name the right convention or other rules"
         )
+
+
+def _told_by_rules(cases: Sequence[Case], rules: Rules, workers: int) -> list[Case]:
+    """Cases whose labels fit several conventions, in the only one of the rules' that fits; none where several do."""
+    counts = count_labels(cases, workers=workers).values()
+    seen = frozenset[int]().union(*(count.voxels for count in counts if isinstance(count, LabelCount)))
+    fitting = [name for name in rules.conventions if seen <= CONVENTIONS[name].values]
+    return [replace(case, convention=fitting[0]) for case in cases] if len(fitting) == 1 else []
+
+
+def _with_all_regions(name: str, rules: Rules) -> str:
+    """A convention, or the one of the rules that reads its labels alike and knows every region that is scored.
+
+    Labels 1, 2 and 3 are read as those of 2023, whose tissues have no names of their own in 2024's rules.
+    """
+    convention = CONVENTIONS.get(name)
+    if convention is None or all(region_values(convention, region) for region in rules.regions):
+        return name
+    for other in map(CONVENTIONS.__getitem__, rules.conventions):
+        if other.regions == convention.regions and convention.values <= other.values:
+            return other.name
+    return name
 
 
 def _rules_for(cases: Sequence[Case], rules: Rules | None) -> Rules:
@@ -192,7 +216,7 @@ def find_pairs(
         predictions: folder of ``CASE.nii.gz``, for slices also of ``CASE/SLICE_mask.tif``.
         references: a dataset or several, or a folder of label maps named as the predictions are.
         rules: the regions needed, and the conventions a prediction may follow; None for those that suit the references.
-        convention: that of the references; else their values decide.
+        convention: that of the references; else their values decide, and where these fit several, the rules named.
         prediction_convention: that of the predictions; else their values decide, the references' own first.
         only: case ids to keep; the others are as if they were not there.
         workers: threads that read label maps.
@@ -213,12 +237,18 @@ def find_pairs(
     unmatched = sorted(set(files) - {case.case_id for case in cases})
     refused: dict[str, str] = {}
 
-    def set_aside(error: PipelineError, about: Sequence[Case]) -> None:
-        if not isinstance(error, CaseError):
-            raise error
-        refused.update((case.case_id, error.reason) for case in about)
+    told: list[Case] = []
 
-    cases = decide_conventions(cases, convention, workers=workers, set_aside=set_aside)
+    def set_aside(error: PipelineError, about: Sequence[Case]) -> None:
+        if isinstance(error, CaseError):
+            refused.update((case.case_id, error.reason) for case in about)
+            return
+        by_rules = [] if rules is None else _told_by_rules(about, rules, workers)
+        if not by_rules:
+            raise error
+        told.extend(by_rules)
+
+    cases = [*decide_conventions(cases, convention, workers=workers, set_aside=set_aside), *told]
     if only is not None:
         absent = sorted(set(only) - {case.case_id for case in cases} - set(refused))
         if absent:
@@ -235,7 +265,7 @@ def find_pairs(
         )
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        groups[str(case.convention)].append(case)
+        groups[_with_all_regions(str(case.convention), chosen_rules)].append(case)
     chosen = {}
     for name, group in groups.items():
         predicted = {case.case_id: files[case.case_id] for case in group if case.case_id in files}

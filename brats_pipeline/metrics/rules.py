@@ -94,8 +94,8 @@ class LesionRules:
             )
         if self.nsd_voxel_mm:
             lines.append(
-                "nsd_voxel: share of the border voxels within the tolerance of the border of the other mask, mean of both "
-                "sides. Columns named legacy: the whole region after small predicted lesions are removed."
+                "nsd_voxel: share of the border voxels within the tolerance of the border of the other mask, mean of "
+                "both sides. Columns named legacy: the whole region after small predicted lesions are removed."
             )
         return tuple(lines)
 
@@ -151,8 +151,8 @@ class Rules:
         else:
             distances = (
                 f"HD95: the {self.percentile:g}th percentile of the distances between border voxels, both directions "
-                "pooled, in mm (the definition of MedPy). ASSD: mean of the two directed means. NSD: share of the border "
-                "voxels within the tolerance of the other border, mean of both directions."
+                "pooled, in mm (the definition of MedPy). ASSD: mean of the two directed means. NSD: share of the "
+                "border voxels within the tolerance of the other border, mean of both directions."
             )
         said = self.empties.one_hd95_mm
         penalty = "the diagonal of the array in voxels" if said is None else f"{said:g} mm"
