@@ -112,8 +112,8 @@ class Picture:
         )
         self.boxes.append((title, Bbox.from_bounds(x - width / 2, y - height / 2, width, height)))
         self.axes.text(x, y + 0.16, title, ha="center", va="center", fontsize=FONT, fontweight="bold")
-        if lines:
-            self.axes.text(x, y - 0.09, lines, ha="center", va="center", fontsize=FONT, linespacing=1.15)
+        for number, line in enumerate(lines.splitlines()):  # one text a line: an SVG centres each by itself
+            self.axes.text(x, y - 0.02 - 0.14 * number, line, ha="center", va="center", fontsize=FONT)
 
     def arrow(self, *points: Point, dashed: bool = False, head: bool = True) -> None:
         """A line through points, with its head at the last."""
@@ -285,7 +285,7 @@ def pspnet(name: str) -> Picture:
     spread = [8.8 - 1.2 * (4 - number) for number in range(5)]
     boxes = [(spread[0], "grid itself", model.lines("encoder.stages.3"))]
     for number, count in enumerate(bins):
-        boxes.append((spread[number + 1], f"{count} a side", model.lines(f"pyramid.branches.{number}.conv")))
+        boxes.append((spread[number + 1], f"bins: {count}", model.lines(f"pyramid.branches.{number}.conv")))
     fan(picture, boxes, top=3.4 - HALF, y=2.15, bottom=0.95 + HALF)
     middle = (spread[0] + spread[-1]) / 2
     picture.say((middle + 0.12, 1.42), "resize, concatenate", align="left")
