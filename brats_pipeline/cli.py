@@ -110,9 +110,8 @@ def inspect_command(
         layouts = ", ".join(f"{count} {layout}" for layout, count in cohort["layouts"].items())
         _print(f"{cohort['cases']} cases ({layouts}) of {cohort['patients']} patients")
         _print(f"{cohort['with_defects']} with defects")
-        for case_id, defects in fingerprint.defects.items():
-            for defect in defects:
-                _print(f"{case_id}: {defect}")
+        for defect, case_ids in _by_sentence(fingerprint.defects).items():
+            _print(f"{', '.join(case_ids)}: {defect}")
         for case_id, notes in fingerprint.notes.items():
             for note in notes:
                 _print(f"{case_id}: note: {note}")
@@ -141,9 +140,14 @@ def split_command(
     """Write a datalist with patient-grouped folds, stratified by tumour volume."""
     from brats_pipeline.cases.identity import find_shared
     from brats_pipeline.datalist import split_cases, write_datalist
+    from brats_pipeline.fingerprint import check_headers
     from brats_pipeline.progress import case_bar
 
     cases = _cases(data, convention, patients)
+    defects = {case.case_id: check_headers(case, wanted=tuple(case.images)) for case in cases}
+    if any(defects.values()):
+        reasons = [f"{', '.join(names)}: {defect}" for defect, names in _by_sentence(defects).items()]
+        raise PipelineError("\n  ".join(["some cases cannot be trained on; repair them or leave them out", *reasons]))
     with case_bar("compare", len(cases), quiet=quiet) as on_case:
         shared = find_shared(cases, workers=workers, on_case=on_case)
     for pair in shared:
@@ -195,7 +199,10 @@ def phantom_command(
 def train_command(
     bundle: Annotated[str, typer.Argument(help="Name or folder of a bundle; see `bundle list`.")],
     out: Out,
-    data: Annotated[Path | None, typer.Option(help="Folder that holds the cases.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the cases; names tell the patients (`split` compares the scans too)."),
+    ] = None,
     datalist: Annotated[Path | None, typer.Option(help="Datalist of `split`, instead of --data.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Folds made from --data.")] = 5,
     fold: Annotated[
@@ -207,6 +214,7 @@ def train_command(
     ] = None,
     device: Device = None,
     convention: ConventionName = None,
+    patients: Patients = None,
     modalities: Annotated[
         str | None, typer.Option(help="Train on these alone, such as `flair` or `t1c,flair`.")
     ] = None,
@@ -227,6 +235,7 @@ def train_command(
             data=data,
             datalist=datalist,
             convention=convention,
+            patients=patients,
             folds=folds,
             fold=... if fold is None else None if fold == "all" else int(fold),
             seed=seed,
@@ -411,6 +420,15 @@ def _cases(data: Sequence[Path], convention: str | None, patients: Path | None) 
     if patients is not None:
         cases = with_patients(cases, read_patients(patients))
     return decide_conventions(cases, convention) if convention is not None else cases
+
+
+def _by_sentence(defects: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Each defect once, with the cases that have it: what the whole cohort shares is said once."""
+    found: dict[str, list[str]] = {}
+    for case_id, sentences in defects.items():
+        for sentence in sentences:
+            found.setdefault(sentence, []).append(case_id)
+    return found
 
 
 def _repeated_patients(cases: Sequence[Case]) -> dict[str, list[str]]:

@@ -49,7 +49,7 @@ class CaseFingerprint:
         regions_ml: the same as volumes; empty for slices.
         intensities: modality to ``{"p1": ..., "p99": ...}`` over the nonzero voxels, or over the bright ones
             (:data:`BRIGHT_SHARE`) of slices.
-        copied: modalities that equal FLAIR bit for bit.
+        copied: modalities that equal another one bit for bit.
         defects: one sentence each.
         notes: what is worth knowing and no defect, one sentence each.
     """
@@ -248,10 +248,18 @@ def _percentiles(tissue: npt.NDArray[Any]) -> dict[str, float]:
     return {f"p{q}": float(value) for q, value in zip(PERCENTILES, np.percentile(tissue, PERCENTILES), strict=True)}
 
 
-def _copies_note(copied: Sequence[str]) -> str:
-    names = ", ".join(copied[:-1]) + " and " * (len(copied) > 1) + copied[-1]
-    are = "are copies" if len(copied) > 1 else "is a copy"
-    return f"{names} {are} of flair (a missing sequence replaced by FLAIR)"
+def _copies_notes(copied: Mapping[str, str]) -> tuple[str, ...]:
+    """One sentence for each image that others repeat."""
+    sentences = []
+    for original in dict.fromkeys(copied.values()):
+        names = [name for name in MODALITIES if copied.get(name) == original]
+        are = "are copies" if len(names) > 1 else "is a copy"
+        sentences.append(
+            f"{' and '.join(names)} {are} of {original} (a missing sequence replaced by {original.upper()})"
+            if original == "flair"
+            else f"{' and '.join(names)} {are} of {original} (a missing sequence, or one file given twice)"
+        )
+    return tuple(sentences)
 
 
 def _inspect(
@@ -289,10 +297,10 @@ def _inspect(
     shape, affine = usable[0] if usable else ((), None)
     if not grids and shapes:
         shape = shapes[0]
-    alike = [name for name, told in percentiles.items() if name != "flair" and told == percentiles.get("flair")]
     # Equal percentiles are no proof: only then are the voxels compared.
-    suspects = {name: source for name, source in case.images.items() if name in (*alike, "flair")}
-    copied = copied_modalities(replace(case, images=suspects)) if alike else ()
+    told = list(percentiles.values())
+    suspects = {name: source for name, source in case.images.items() if told.count(percentiles.get(name, {})) > 1}
+    copied = copied_modalities(replace(case, images=suspects)) if suspects else {}
     return CaseFingerprint(
         case_id=case.case_id,
         patient_id=case.patient_id,
@@ -306,9 +314,9 @@ def _inspect(
         labels_voxels=dict(count.voxels) if count else {},
         labels_ml=_in_ml(count, {value: [value] for value in count.voxels}) if count else {},
         intensities=percentiles,
-        copied=copied,
+        copied=tuple(copied),
         defects=tuple(defects),
-        notes=(_copies_note(copied),) if copied else (),
+        notes=_copies_notes(copied),
     ), count
 
 

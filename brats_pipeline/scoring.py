@@ -27,7 +27,7 @@ from brats_pipeline.report.overlay import overlay_figure
 from brats_pipeline.report.strips import strip_figure
 from transforms.labels import CONVENTIONS
 from transforms.nifti import describe_grid, same_grid, spacing_mm
-from transforms.slices import copies_of_flair, read_mask, read_slices
+from transforms.slices import copied_sequences, read_mask, read_slices
 
 Affine = npt.NDArray[Any]
 
@@ -40,7 +40,7 @@ class Outcome:
         rows: one per region; none where the reference cannot be used.
         slices: one per slice, where the case is slices.
         lesions: one per lesion, region by region, where the rules score them.
-        copied: modalities whose channel is a copy of FLAIR, where the case is slices.
+        copied: modalities whose channel is a copy of another, where the case is slices.
         failure: why it could not be scored.
         overlay: its picture, a JPEG.
         no_overlay: why there is none.
@@ -119,7 +119,7 @@ def _flair_slices(case: Case) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     if source is None or source.channel is None:
         raise PipelineError("no slices beside the masks")
     volume = read_slices(source.paths)
-    return volume[source.channel], copies_of_flair(volume)
+    return volume[source.channel], copied_sequences(volume)
 
 
 def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:

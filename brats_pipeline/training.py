@@ -24,6 +24,7 @@ from brats_pipeline.bundles import (
     weights_path,
 )
 from brats_pipeline.cases import decide_conventions, find_cases
+from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.datalist import (
     item_case,
     read_whole_datalist,
@@ -63,6 +64,7 @@ def train(
     data: str | Path | None = None,
     datalist: str | Path | None = None,
     convention: str | None = None,
+    patients: str | Path | None = None,
     folds: int = 5,
     fold: int | EllipsisType | None = ...,
     seed: int | None = None,
@@ -83,6 +85,7 @@ def train(
         data: folder that holds the cases; split here into ``folds`` patient-grouped folds.
         datalist: a datalist of ``split`` instead.
         convention: label convention of the reference, where the data leave it open.
+        patients: CSV of case_id,patient_id for ``data`` whose names do not tell the patient.
         folds: number of folds made from ``data``.
         fold: the fold that validates, the others train; None: every case trains and the last epoch is kept. Left out:
             0, or that of the run which is resumed.
@@ -132,6 +135,7 @@ def train(
             data,
             datalist,
             convention=convention,
+            patients=patients,
             folds=folds,
             fold=origin["fold"],
             seed=origin["seed"],
@@ -258,6 +262,7 @@ def _datalist(
     datalist: str | Path | None,
     *,
     convention: str | None,
+    patients: str | Path | None,
     folds: int,
     fold: int | None,
     seed: int,
@@ -266,11 +271,16 @@ def _datalist(
     """The datalist of a run, from a folder of cases or a file, every case checked by its headers."""
     if (data is None) == (datalist is None):
         raise PipelineError("give either a folder of cases (--data) or a datalist of `split` (--datalist)")
+    if datalist is not None and patients is not None:
+        raise PipelineError("a datalist names its patients already; give --patients to `split`, or train with --data")
     if datalist is not None:
         listing = read_whole_datalist(datalist)
         cases = [item_case(item) for item in listing["training"]]
     else:
-        cases = decide_conventions(find_cases(Path(str(data))), convention)
+        cases = find_cases(Path(str(data)))
+        if patients is not None:
+            cases = with_patients(cases, read_patients(patients))
+        cases = decide_conventions(cases, convention)
     for case in cases:
         defects = check_headers(case, wanted=wanted)
         if case.label is None:

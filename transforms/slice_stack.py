@@ -18,7 +18,7 @@ from torch import Tensor
 from brats_pipeline.errors import PipelineError
 from transforms.nifti import write_nifti
 from transforms.reader import check_contrast
-from transforms.slices import copies_of_flair, read_mask, read_slices, write_masks
+from transforms.slices import copied_sequences, read_mask, read_slices, write_masks
 
 SEPARATOR = "\n"
 
@@ -28,7 +28,7 @@ class LoadSlicesd(MapTransform):
 
     Two more entries come with the image: ``slices``, the names of the slice files without suffix, joined by line
     breaks; ``present``, a float tensor ``(C,)`` with 1 for a sequence that was acquired and 0 for one that is a copy of
-    FLAIR. The slices carry no voxel size.
+    another. The slices carry no voxel size.
 
     Args:
         keys: ``image`` (paths of the slices, in order) and, where there is one, ``label`` (paths of the masks).
@@ -70,7 +70,7 @@ class LoadSlicesd(MapTransform):
                         "choose modalities that they have"
                     )
                 every = read_slices(paths)
-                copied = copies_of_flair(every)
+                copied = copied_sequences(every)
                 volume = every[[channels[name] for name in self.modalities]]
                 check_contrast(volume, self.modalities)
                 result["slices"] = SEPARATOR.join(Path(path).stem for path in paths)

@@ -21,6 +21,9 @@ from brats_pipeline.files import write_atomically
 CHANNELS = {"t1": 0, "flair": 1, "t1c": 2}
 """Modality to channel of a slice file."""
 
+ACQUIRED_FIRST = ("flair", "t1c", "t1", "t2")
+"""Of images that are equal bit for bit, the first in this order counts as acquired and the others as its copies."""
+
 MASK_ON = 255
 BITS_PER_SAMPLE = 258
 """Number of the TIFF tag."""
@@ -75,15 +78,20 @@ def read_slices(paths: Sequence[str | Path]) -> Slices:
     return np.ascontiguousarray(np.stack(slices).transpose(3, 2, 1, 0))
 
 
-def copies_of_flair(volume: Slices) -> tuple[str, ...]:
-    """The modalities whose channel equals FLAIR bit for bit: sequences that were missing and replaced by it.
+def copied_sequences(volume: Slices) -> tuple[str, ...]:
+    """The modalities whose channel equals another bit for bit: sequences that were missing and replaced.
+
+    Of equal channels FLAIR counts as acquired, else T1c: a copy is never taken for T1.
 
     Args:
         volume: ``(3, x, y, z)`` of :func:`read_slices`.
     """
-    flair = volume[CHANNELS["flair"]]
-    others = {name: channel for name, channel in CHANNELS.items() if name != "flair"}
-    return tuple(name for name, channel in others.items() if np.array_equal(volume[channel], flair))
+    order = sorted(CHANNELS, key=ACQUIRED_FIRST.index)
+    return tuple(
+        name
+        for place, name in enumerate(order)
+        if any(np.array_equal(volume[CHANNELS[name]], volume[CHANNELS[first]]) for first in order[:place])
+    )
 
 
 def read_mask(paths: Sequence[str | Path]) -> Slices:

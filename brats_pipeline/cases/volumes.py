@@ -14,7 +14,7 @@ from brats_pipeline.cases.case import Case, Source
 from brats_pipeline.cases.stacks import is_stack, twin_defect
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.nifti import read_nifti, voxels
-from transforms.slices import read_mask, read_slices
+from transforms.slices import ACQUIRED_FIRST, read_mask, read_slices
 
 
 @dataclass(frozen=True)
@@ -96,22 +96,23 @@ def read_label(case: Case) -> Volume:
     raise ValueError(f"{case.case_id} has no label map")
 
 
-def copied_modalities(case: Case) -> tuple[str, ...]:
-    """The modalities whose voxels equal those of FLAIR bit for bit, in the order of the case's images.
+def copied_modalities(case: Case) -> dict[str, str]:
+    """The modalities whose voxels equal those of another bit for bit, each with that other one.
 
-    In the LGG set a sequence that was not acquired was replaced by FLAIR; FLAIR itself is never called a copy.
+    In the LGG set a sequence that was not acquired was replaced by FLAIR. Which of two equal images counts as the copy
+    says :data:`transforms.slices.ACQUIRED_FIRST`.
 
     Raises:
         CaseError: an image cannot be read.
     """
-    others = [modality for modality in case.images if modality != "flair"]
-    flair = None
-    copied = []
-    for name, volume in read_volumes(case, ["flair", *others]):
+    acquired: dict[str, npt.NDArray[Any]] = {}
+    copied: dict[str, str] = {}
+    for name, volume in read_volumes(case, sorted(case.images, key=ACQUIRED_FIRST.index)):
         if isinstance(volume, PipelineError):
             raise CaseError(case.case_id, str(volume)) from volume
-        if name == "flair":
-            flair = volume.values
-        elif flair is not None and np.array_equal(volume.values, flair):
-            copied.append(name)
-    return tuple(copied)
+        twin = next((first for first, values in acquired.items() if np.array_equal(values, volume.values)), None)
+        if twin is None:
+            acquired[name] = volume.values
+        else:
+            copied[name] = twin
+    return copied

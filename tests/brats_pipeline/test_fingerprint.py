@@ -321,7 +321,8 @@ def test_a_sequence_replaced_by_flair_is_a_note_and_no_defect(tmp_path, copied, 
     assert fingerprint.defects == {}
     assert fingerprint.notes == {STEM: (note,)}
     assert set(fingerprint.cases[0].copied) == set(copied_modalities(cases[0])) == set(copied.split())
-    assert copied_modalities(cases[1]) == ()
+    assert copied_modalities(cases[0]) == dict.fromkeys(copied.split(), "flair")
+    assert copied_modalities(cases[1]) == {}
     assert fingerprint.rows()[0]["copied"] == " ".join(fingerprint.cases[0].copied)
     assert fingerprint.cohort()["with_copied_modalities"] == 1
 

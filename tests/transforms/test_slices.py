@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from brats_pipeline.errors import PipelineError
-from transforms.slices import copies_of_flair, read_mask, read_slices, write_masks
+from transforms.slices import copied_sequences, read_mask, read_slices, write_masks
 
 # Two rows, three columns; one number per pixel and channel, so that no axis can be confused with another.
 PICTURE = np.array([[[11, 21, 31], [12, 22, 32], [13, 23, 33]], [[14, 24, 34], [15, 25, 35], [16, 26, 36]]], np.uint8)
@@ -46,14 +46,18 @@ def test_masks_become_zero_and_one_and_come_back_as_they_were(tmp_path: Path) ->
         np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(source)))
 
 
-def test_a_channel_that_equals_flair_is_a_copy_and_flair_itself_never_is() -> None:
+def test_of_equal_channels_flair_is_no_copy_and_t1_always_is() -> None:
     volume = np.zeros((3, 4, 4, 2), np.uint8)
     volume[0], volume[1], volume[2] = 7, 9, 9
-    assert copies_of_flair(volume) == ("t1c",)
+    assert copied_sequences(volume) == ("t1c",)
     volume[0] = 9
-    assert copies_of_flair(volume) == ("t1", "t1c")
+    assert copied_sequences(volume) == ("t1c", "t1")
     volume[0, 0, 0, 0] = 8
-    assert copies_of_flair(volume) == ("t1c",)
+    assert copied_sequences(volume) == ("t1c",)
+    volume[2] = volume[0]
+    assert copied_sequences(volume) == ("t1",)
+    volume[2, 0, 0, 0] = 3
+    assert copied_sequences(volume) == ()
 
 
 @pytest.mark.parametrize(
