@@ -223,17 +223,14 @@ def _percentile(distances: Floats, areas: Floats, percentile: float) -> float:
 
 
 def average_distance_mm(distances: SurfaceDistances) -> float:
-    """Mean of the two directed mean distances, each weighted by area (ASSD).
+    """Mean distance over both surfaces together, weighted by area (ASSD).
 
     Returns:
         Millimetres; infinite when exactly one mask is empty, NaN when both are.
     """
-    ways = (
-        (distances.from_reference_mm, distances.reference_mm2),
-        (distances.from_prediction_mm, distances.prediction_mm2),
-    )
-    means = [float(np.average(way, weights=areas)) for way, areas in ways if len(way)]
-    return sum(means) / len(means) if means else math.nan
+    pooled = np.concatenate((distances.from_reference_mm, distances.from_prediction_mm))
+    areas = np.concatenate((distances.reference_mm2, distances.prediction_mm2))
+    return float(np.average(pooled, weights=areas)) if len(pooled) else math.nan
 
 
 def normalised_surface_dice(

@@ -145,13 +145,13 @@ class Rules:
         if self.surface == "elements":
             distances = (
                 f"HD95: the larger of the two directed {self.percentile:g}th percentiles of the distance between "
-                "surface elements, weighted by their area, in mm. ASSD: mean of the two directed area-weighted means. "
+                "surface elements, weighted by their area, in mm. ASSD: mean over the area of both surfaces. "
                 "NSD: share of the area of both surfaces within the tolerance of the other."
             )
         else:
             distances = (
                 f"HD95: the {self.percentile:g}th percentile of the distances between border voxels, both directions "
-                "pooled, in mm (the definition of MedPy). ASSD: mean of the two directed means. NSD: share of the "
+                "pooled, in mm (the definition of MedPy). ASSD: their mean, pooled alike. NSD: share of the "
                 "border voxels within the tolerance of the other border, mean of both directions."
             )
         said = self.empties.one_hd95_mm
