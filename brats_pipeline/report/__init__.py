@@ -1,7 +1,19 @@
-"""The report of an evaluation: one HTML file with tables, plots and pictures, readable offline and on paper."""
+"""The report of an evaluation: one HTML file with tables, plots, pictures and slices, readable offline and on paper."""
 
 from __future__ import annotations
 
+from brats_pipeline.report.confusion import tissue_confusion
+from brats_pipeline.report.faces import shows_head
+from brats_pipeline.report.headline import notable_cases
 from brats_pipeline.report.page import CasePage, write_report
+from brats_pipeline.report.volumes import CaseVolume, case_volume
 
-__all__ = ["CasePage", "write_report"]
+__all__ = [
+    "CasePage",
+    "CaseVolume",
+    "case_volume",
+    "notable_cases",
+    "shows_head",
+    "tissue_confusion",
+    "write_report",
+]

@@ -28,7 +28,7 @@ OTHER_COLOUR = "#CC79A7"
 """Colour of every other region."""
 
 _PLANES = ("axial", "coronal", "sagittal")
-_MODALITIES = {"flair": "FLAIR", "t1c": "T1c"}
+MODALITIES = {"flair": "FLAIR", "t1c": "T1c"}
 _DASHES = (0, (3, 1.6))
 _DARK_EDGE = [Stroke(linewidth=2.2, foreground=(0, 0, 0, 0.5)), Normal()]  # white stays visible on white
 _LABEL: dict[str, Any] = {"color": "#d9d9d9", "fontsize": 9}
@@ -59,7 +59,7 @@ def _plane(volume: npt.NDArray[Any], axis: int, place: int) -> npt.NDArray[Any]:
     return plane if axis == 2 else plane[::-1]
 
 
-def _places(mask: Mask) -> tuple[int, int, int]:
+def places_of(mask: Mask) -> tuple[int, int, int]:
     """Along each axis the slice that holds most of the mask; the middle where there is none."""
     if not mask.any():
         x, y, z = (side // 2 for side in mask.shape)
@@ -79,7 +79,7 @@ def grey_window(image: npt.NDArray[Any]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _head_box(images: Sequence[npt.NDArray[Any]], masks: Sequence[Mask]) -> tuple[slice, ...]:
+def head_box(images: Sequence[npt.NDArray[Any]], masks: Sequence[Mask]) -> tuple[slice, ...]:
     """The box that holds the head and every mask, with a small margin."""
     head = np.zeros(images[0].shape, bool)
     for image in images:
@@ -135,13 +135,13 @@ def overlay_figure(
     expected = {region: _lps(mask, affine) for region, mask in reference.items()}
     predicted = {region: _lps(mask, affine) for region, mask in (prediction or {}).items()}
     spacing = _lps_spacing(affine)
-    box = _head_box(list(turned.values()), [*expected.values(), *predicted.values()])
+    box = head_box(list(turned.values()), [*expected.values(), *predicted.values()])
     windows = {name: grey_window(image) for name, image in turned.items()}
     turned = {name: image[box] for name, image in turned.items()}
     expected = {region: mask[box] for region, mask in expected.items()}
     predicted = {region: mask[box] for region, mask in predicted.items()}
     widest = next(iter(expected))
-    places = _places(expected[widest] if expected[widest].any() or not predicted else predicted[widest])
+    places = places_of(expected[widest] if expected[widest].any() or not predicted else predicted[widest])
 
     x_mm, y_mm, z_mm = (side * step for side, step in zip(next(iter(turned.values())).shape, spacing, strict=True))
     sizes = ((x_mm, y_mm), (x_mm, z_mm), (y_mm, z_mm))
@@ -178,7 +178,7 @@ def overlay_figure(
             axes.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
             axes.axis("off")
             if plane == 0:
-                axes.text(0.02, 0.98, _MODALITIES.get(name, name), transform=axes.transAxes, **_LABEL, va="top")
+                axes.text(0.02, 0.98, MODALITIES.get(name, name), transform=axes.transAxes, **_LABEL, va="top")
             if row == 0:
                 axes.text(0.98, 0.98, _PLANES[plane], transform=axes.transAxes, **_LABEL, va="top", ha="right")
             if plane < 2:

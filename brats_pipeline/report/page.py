@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import base64
-import io
-import math
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
@@ -23,86 +21,45 @@ from brats_pipeline.metrics import (
     Rules,
     SliceGroup,
     SliceScore,
-    Spread,
     slice_headline,
 )
-from transforms.labels import CONVENTIONS
+from brats_pipeline.report import charts, words
+from brats_pipeline.report.confusion import Shares, joined
+from brats_pipeline.report.headline import headline_rows, notable_cases, part_rows, too_few
+from brats_pipeline.report.markdown import markdown_report
+from brats_pipeline.report.overlay import COLOURS, MODALITIES, OTHER_COLOUR
+from brats_pipeline.report.viewer import Viewer, find_viewer
+from brats_pipeline.report.volumes import CaseVolume
 
-# Region to its colour, that of the pictures; the black edge keeps yellow legible on white paper.
-_INK = {"WT": "#56B4E9", "TC": "#D55E00", "ET": "#F0E442"}
-_OTHER_INK = "#CC79A7"
+_FIGURES = {
+    "dice": "Dice of every case by region",
+    "hd95": "HD95 of every case by region",
+    "dice_by_volume": "Dice against the volume in the reference",
+    "volumes": "Predicted minus reference volume against their mean",
+    "confusion": "Tissues of the reference against those of the prediction",
+    "training": "Training loss and validation Dice by epoch",
+}
 
 
 @dataclass(frozen=True)
 class CasePage:
-    """The picture of one case.
+    """What a report shows of one case beside its scores.
 
     Args:
         case_id: the case.
         overlay: a JPEG, or None.
         no_overlay: why there is none.
+        volume: what can be scrolled; None without.
+        shows_head: whether skull and face were left in the scan.
+        confusion: tissue of the reference and of the prediction to their common volume in ml.
     """
 
     case_id: str
     overlay: bytes | None = None
     no_overlay: str | None = None
-
-
-def _strip_plot(
-    scores: Sequence[RegionScore], regions: Sequence[str], metric: str, label: str, *, ticks: Sequence[float] | None
-) -> bytes:
-    """One dot per case and region, with median and quartiles beside them; a PNG.
-
-    Args:
-        scores: all rows.
-        regions: from left to right.
-        metric: the column.
-        label: of the axis, with its unit.
-        ticks: marks of a logarithmic axis that starts at 0; None for an axis from 0 to 1.
-    """
-    figure = Figure(figsize=(4.6, 3.3), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    random = np.random.default_rng(0)
-    names = []
-    for place, region in enumerate(regions):
-        values = np.array([getattr(row, metric) for row in scores if row.region == region], dtype=float)
-        values = values[np.isfinite(values)]
-        names.append(f"{region}\nn = {values.size}")
-        if not values.size:
-            continue
-        aside = random.uniform(-0.15, 0.15, values.size) if values.size > 1 else np.zeros(1)
-        colour = _INK.get(region, _OTHER_INK)
-        axes.scatter(
-            place + aside, values, s=26, color=colour, edgecolors="#333333", linewidths=0.6, zorder=3, clip_on=False
-        )
-        q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75))
-        axes.vlines(place + 0.32, q1, q3, color="#333333", linewidth=1.4)
-        axes.hlines(median, place + 0.25, place + 0.39, color="#333333", linewidth=2.4)
-    axes.set_xticks(range(len(regions)), names)
-    axes.set_xlim(-0.5, len(regions) - 0.4)
-    axes.set_ylabel(label)
-    if ticks is None:
-        axes.set_ylim(0, 1)
-    else:
-        axes.set_yscale("symlog", linthresh=1, linscale=0.4)
-        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_ylim(0, ticks[-1])
-    axes.grid(axis="y", color="#e3e3e3", linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _distance_plot(scores: Sequence[RegionScore], rules: Rules) -> bytes | None:
-    """HD95 of every case by region; None where distances are not measured."""
-    penalty = rules.empties.one_hd95_mm
-    if penalty is None:
-        return None
-    distances = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200) if tick < penalty] + [penalty]
-    return _strip_plot(scores, rules.regions, "hd95_mm", "HD95 (mm)", ticks=distances)
+    volume: CaseVolume | None = None
+    shows_head: bool = False
+    confusion: Shares | None = None
 
 
 def _embedded(picture: bytes | None, kind: str) -> str | None:
@@ -110,33 +67,42 @@ def _embedded(picture: bytes | None, kind: str) -> str | None:
     return None if picture is None else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def _decimal(value: float | None, digits: int) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+def _drawn(
+    rules: Rules,
+    scores: Sequence[RegionScore],
+    pages: Sequence[CasePage],
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+) -> dict[str, Figure]:
+    """The figures that these data give, by the name of their files."""
+    regions = rules.regions
+    figures: dict[str, Figure | None] = {"dice": charts.strip_chart(scores, regions, "dice", "Dice", ticks=None)}
+    penalty = rules.empties.one_hd95_mm
+    if not rules.slices:
+        if penalty is not None:
+            ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200) if tick < penalty] + [penalty]
+            figures["hd95"] = charts.strip_chart(scores, regions, "hd95_mm", "HD95 (mm)", ticks=ticks)
+        figures["dice_by_volume"] = charts.dice_by_volume(scores, regions)
+        figures["volumes"] = charts.volume_agreement(scores, regions)
+    confusion = joined([page.confusion for page in pages if page.confusion is not None])
+    figures["confusion"] = None if confusion is None else charts.confusion_chart(confusion)
+    figures["training"] = charts.training_chart(curves)
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _mean_sd(spread: Spread | None, digits: int) -> str:
-    return "-" if spread is None else f"{_decimal(spread.mean, digits)} ± {_decimal(spread.sd, digits)}"
-
-
-def _median_quartiles(spread: Spread | None, digits: int) -> str:
-    if spread is None:
-        return "-"
-    return f"{spread.median:.{digits}f} [{spread.q1:.{digits}f}, {spread.q3:.{digits}f}]"
-
-
-def _meaning(name: str) -> str:
-    return f"{name} ({', '.join(f'{value} {tissue}' for value, tissue in CONVENTIONS[name].tissues.items())})"
-
-
-def _convention_sentences(conventions: Mapping[str, str]) -> list[str]:
-    """What the labels of both sides were taken to mean."""
-    return [
-        f"Label maps: references and predictions follow {_meaning(reference)}."
-        if reference == prediction
-        else f"Label maps: references follow {_meaning(reference)}, their predictions {_meaning(prediction)}; "
-        "each side was read by its own convention."
-        for reference, prediction in sorted(conventions.items())
-    ]
+def _view(number: int, volume: CaseVolume) -> dict[str, Any]:
+    """A case's volumes as the page holds them."""
+    colours = [COLOURS.get(region, OTHER_COLOUR) for region in volume.regions]
+    return {
+        "id": f"scan{number}",
+        "image": base64.b64encode(volume.image).decode(),
+        "labels": base64.b64encode(volume.labels).decode(),
+        "place": json.dumps(volume.place),
+        "colours": json.dumps(colours),
+        "key": list(zip(volume.regions, colours, strict=True)),
+        "mm": f"{volume.mm:g}",
+        "modality": MODALITIES.get(volume.modality, volume.modality),
+        "predicted": volume.predicted,
+    }
 
 
 def write_report(
@@ -155,9 +121,11 @@ def write_report(
     slices: Sequence[SliceScore] = (),
     groups: Sequence[SliceGroup] = (),
     copied: Mapping[str, Sequence[str]] | None = None,
+    lacking: Mapping[str, Collection[str]] | None = None,
+    curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     title: str = "Segmentation report",
 ) -> None:
-    """Write the report as one file that needs no other and no network.
+    """Write the report as one HTML file that needs no other and no network, and beside it ``.md`` and ``figures/``.
 
     Args:
         out_html: where to write.
@@ -168,16 +136,18 @@ def write_report(
         missing: cases without a prediction.
         failed: case to the reason why it could not be scored.
         unmatched: predictions without a reference.
-        pages: pictures of the cases.
+        pages: pictures and volumes of the cases.
         images: whether pictures were wanted.
         versions: software name to version.
         slices: one row per slice, where the cases are slices.
         groups: slices in figures; with them the report is one of slices, without mm and ml.
         copied: patient to the modalities that are copies of FLAIR.
+        lacking: case to the modalities that it lacks.
+        curves: name of a training run to the columns of its ``curves.csv``.
         title: heading.
 
     Raises:
-        PipelineError: the file cannot be written.
+        PipelineError: a file cannot be written.
     """
     by_case: dict[str, dict[str, RegionScore]] = {}
     for row in scores:
@@ -190,32 +160,77 @@ def write_report(
         key=lambda page: (np.mean([row.dice for row in by_case.get(page.case_id, {}).values()] or [0]), page.case_id),
     )
     shown = [page for page in pages if page.overlay is not None]
+    notable = notable_cases(scores, {page.case_id for page in shown})
+
+    figures = {}
+    for name, figure in _drawn(rules, scores, pages, curves or {}).items():
+        files = charts.rendered(figure)
+        for ending, content in files.items():
+            write_atomically(out_html.parent / "figures" / f"{name}.{ending}", content)
+        figures[name] = _embedded(files["svg"], "svg+xml")
+
+    viewer = find_viewer() if any(page.volume for page in shown) else None
+    able = isinstance(viewer, Viewer)
+    views = {page.case_id: _view(at, page.volume) for at, page in enumerate(shown) if able and page.volume}
+    noun = "patient" if groups else "case"
+    sentences = [*rules.sentences(), *words.convention_sentences(conventions)]
+    heads = [page.case_id for page in shown if page.shows_head]
+    headline = [] if groups else headline_rows(scores, rules.regions)
+    table = slice_headline(groups) if groups else []
+    few = too_few(len(by_case))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brats_pipeline.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"decimal": _decimal, "mean_sd": _mean_sd, "median_quartiles": _median_quartiles}
-    table = slice_headline(groups)[1:] if groups else []
+    environment.filters |= {
+        "decimal": words.decimal,
+        "mean_interval": words.mean_interval,
+        "median_quartiles": words.median_quartiles,
+    }
+    script, _, _ = environment.loader.get_source(environment, "viewer.js") if environment.loader else ("", None, None)
     html = environment.get_template("slices.html.j2" if groups else "report.html.j2").render(
         title=title,
-        noun="patient" if groups else "case",
+        noun=noun,
         rules=rules,
-        sentences=[*rules.sentences(), *_convention_sentences(conventions)],
+        sentences=sentences,
+        headline=headline,
+        parts=[] if groups else part_rows(scores, rules.regions, lacking=lacking),
+        few=few,
         regions=regions,
         cases=by_case,
         missing=missing,
-        failed=failed,
-        unmatched=unmatched,
+        warnings=words.plain_warnings(missing, failed, unmatched),
+        heads=heads,
         pages=[(page.case_id, _embedded(page.overlay, "jpeg")) for page in shown],
         pictured={page.case_id for page in shown},
+        notable=notable,
+        views=views,
+        viewer=viewer if able else None,
+        no_viewer=viewer if isinstance(viewer, str) else None,
+        script=script,
         no_pictures=[(page.case_id, page.no_overlay) for page in pages if page.no_overlay],
         images=images,
-        dice_plot=_embedded(_strip_plot(scores, rules.regions, "dice", "Dice", ticks=None), "png"),
-        hd95_plot=_embedded(_distance_plot(scores, rules), "png"),
+        figures=figures,
+        captions=_FIGURES,
         slices=by_patient,
         groups=groups,
-        table=table,
+        table=table[1:],
         headline_name=PER_PATIENT,
         copied=copied or {},
-        versions=versions,
+        versions={**versions, **({"ipyniivue": viewer.version} if isinstance(viewer, Viewer) else {})},
     )
     write_atomically(out_html, html)
+    count = f"{len(by_case)} {noun}{'' if len(by_case) == 1 else 's'}"
+    markdown = markdown_report(
+        title=title,
+        lead=f"{count} scored by the rules **{rules.name}**. Research software, not a medical device.",
+        warnings=words.plain_warnings(missing, failed, unmatched),
+        headline=headline,
+        table=table,
+        notes=[few] if few else [],
+        cases=by_case,
+        regions=rules.regions,
+        figures={f"figures/{name}.png": _FIGURES[name] for name in figures},
+        sentences=sentences,
+        versions=versions,
+    )
+    write_atomically(out_html.with_suffix(".md"), markdown)

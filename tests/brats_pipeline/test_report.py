@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from PIL import Image
 
 from brats_pipeline.metrics import RULES, RegionScore, summarise
-from brats_pipeline.report import CasePage, write_report
+from brats_pipeline.metrics.statistics import bootstrap_interval
+from brats_pipeline.report import CasePage, notable_cases, write_report
+from brats_pipeline.report.headline import headline_rows
 from brats_pipeline.report.overlay import overlay_figure
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -67,7 +70,8 @@ def test_the_file_needs_no_other_file_and_no_network(tmp_path):
     assert page.open == []
     assert page.addresses
     assert all(address.startswith(("data:image/", "#")) for address in page.addresses)
-    assert not re.search(r"https?://|@import|url\(|<script", html)
+    assert not re.search(r"https?://|@import|url\(", html)
+    assert "default-src 'none'" in html
     targets = [address[1:] for address in page.addresses if address.startswith("#")]
     assert sorted(targets) == ["case-bad", "case-good"]
     assert all(f'id="{target}"' in html for target in targets)
@@ -81,9 +85,44 @@ def test_the_rules_and_the_conventions_are_spelled_out(tmp_path):
     assert "not a medical device" in html
 
 
-def test_figures_say_how_many_cases_they_show(tmp_path):
+def test_the_headline_gives_mean_interval_median_and_the_number_of_cases(tmp_path):
     html = written(tmp_path)
-    assert re.search(r"<td>WT</td><td>2</td><td>0</td>\s*<td class=\"first strong\">0.450 ± 0.636</td>", html)
+    low, high = bootstrap_interval([0.9, 0.0])
+    figures = rf"0.450 \[{low:.3f}, {high:.3f}\]</td>\s*<td>0.450 \[0.225, 0.675\]"
+    assert re.search(rf"<td>WT</td><td>2</td><td>0</td>\s*<td class=\"first strong\">{figures}", html)
+
+
+def test_et_stands_twice_by_the_rule_and_over_cases_that_have_it(tmp_path):
+    scores = [*rows("case-a", 0.9), *rows("case-b", 0.7), *rows("case-c", 0.8)]
+    scores = [
+        replace(row, dice=1.0, tp=0, fn=0, reference_ml=0.0) if (row.case_id, row.region) == ("case-c", "ET") else row
+        for row in scores
+    ]
+    by_rule, with_et = headline_rows(scores, ("WT", "TC", "ET"), resamples=50)[2:]
+    assert (by_rule.n, by_rule.without, by_rule.figures["dice"].spread.mean) == (3, 1, pytest.approx(2.6 / 3))
+    assert (with_et.n, with_et.without, with_et.figures["dice"].spread.mean) == (2, 0, pytest.approx(0.8))
+    assert "0.1 ml" in with_et.name
+
+
+@pytest.mark.parametrize(("n", "said"), [(5, True), (6, False)])
+def test_fewer_than_six_cases_are_said_to_decide_nothing(tmp_path, n, said):
+    scores = [row for number in range(n) for row in rows(f"case-{number}", 0.5 + number / 20)]
+    html = written(tmp_path, scores=scores, regions=summarise(scores, ("WT", "TC", "ET")), pages=[])
+    assert ("no test can decide" in html) == said
+    assert ("no test can decide" in (tmp_path / "report.md").read_text()) == said
+
+
+@pytest.mark.parametrize(
+    ("dice", "notable"),
+    [
+        ([0.5], {"case-0": "The only case"}),
+        ([0.5, 0.4], {"case-1": "Worst case", "case-0": "Best case"}),
+        ([0.5, 0.4, 0.9, 0.7], {"case-1": "Worst case", "case-0": "Median case", "case-2": "Best case"}),
+        ([0.5, 0.4, 0.9, 0.7, 0.8], {"case-1": "Worst case", "case-3": "Median case", "case-2": "Best case"}),
+    ],
+)
+def test_worst_median_and_best_are_chosen_by_mean_dice(dice, notable):
+    assert notable_cases([row for number, value in enumerate(dice) for row in rows(f"case-{number}", value)]) == notable
 
 
 def test_missing_and_failed_cases_stand_before_the_scores(tmp_path):
@@ -107,7 +146,8 @@ def test_without_pictures_the_report_says_why(tmp_path):
 def test_one_case_is_enough_for_a_report(tmp_path):
     scores = rows("only", 0.8)
     html = written(tmp_path, scores=scores, regions=summarise(scores, ("WT", "TC", "ET")), pages=[])
-    assert "0.800 ± -" in html
+    assert re.search(r'<td class="first strong">0.800</td>', html)  # no interval
+    assert "The only case" not in html
 
 
 SIDE = 40
