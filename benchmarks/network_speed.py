@@ -99,8 +99,7 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"{facts['date']}; {facts['gpu'] or facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads "
         f"(load average {facts['load']}); torch {facts['torch']}, MONAI {facts['monai']}, smp {facts['smp']}; "
-        f"{settings['precision']} autocast, {settings['memory_format']}, "
-        f"{settings['repeats']} rounds after one of warm-up.",
+        f"{settings['precision']} autocast, {settings['memory_format']}.",
         "",
         f"Times are medians of {settings['clock']} time in milliseconds with the 90th percentile in brackets. FLOPs "
         "are twice the multiply-adds of convolutions and matrix products; a training step (forward, loss, backward, "
@@ -113,9 +112,10 @@ def table(result: dict[str, Any]) -> str:
         pairs = [pair for pair in result["pairs"] if str(pair["dims"]) == dims]
         if not pairs:
             continue
+        rounds = pairs[0]["ours"]["inference"]["n"]
         lines += [
             "",
-            f"## {dims}D, input {' x '.join(map(str, shape))}",
+            f"## {dims}D, input {' x '.join(map(str, shape))}, {rounds} rounds after warm-up",
             "",
             "| network | M parameters | GFLOP | inference ms | training step ms | inference GiB | training GiB "
             "| inference per FLOP | training per FLOP |",

@@ -105,7 +105,7 @@ def test_the_table_names_every_figure_argument_and_gap():
     assert "- unet beside smp Unet in 2D: No module named" in text
     assert "Some CPU, 2 cores, 1 threads" in text
     assert f"at most {TARGET}" in text
-    assert "## 2D, input 2 x 4 x 256 x 256" in text
+    assert "## 2D, input 2 x 4 x 256 x 256, 3 rounds after warm-up" in text
     assert "## 3D" not in text  # asked for, but nothing was measured
 
 
