@@ -153,7 +153,7 @@ class DeepLabV3Plus(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.head(self.decoder_features(image)[0])
-        return resize(logits, list(image.shape[2:]))
+        return resize(logits.contiguous(), list(image.shape[2:]))  # few channels: not the layout for many
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """The refined features, alone in the list: ``(N, 4 * features, *spatial / 4)``."""

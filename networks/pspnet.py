@@ -151,7 +151,7 @@ class PSPNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.head(self.decoder_features(image)[0])
-        return resize(logits, list(image.shape[2:]))
+        return resize(logits.contiguous(), list(image.shape[2:]))  # few channels: not the layout for many
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """The joined scales, and the encoder's third stage: both ``(N, width, *spatial / output_stride)``."""
