@@ -13,7 +13,7 @@ import multiprocessing
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,9 @@ from brats_pipeline.metrics import (
     summarise_slices,
 )
 from brats_pipeline.pairs import Pair, find_pairs
-from brats_pipeline.report import CasePage, write_report
-from brats_pipeline.scoring import Outcome, score_pair
+from brats_pipeline.report import CasePage, notable_cases, write_report
+from brats_pipeline.scoring import Outcome, score_pair, sharp_volume
+from transforms.labels import MODALITIES
 
 SCHEMA_VERSION = 1
 
@@ -101,6 +102,21 @@ def _outcomes(pairs: Sequence[Pair], rules: Rules, images: bool, workers: int) -
             yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _pages(
+    outcomes: Mapping[str, Outcome], rows: Sequence[RegionScore], pairs: Sequence[Pair], rules: Rules
+) -> list[CasePage]:
+    """What the report shows of each case; the worst, the median and the best one with finer volumes."""
+    pages = {case_id: outcome.page for case_id, outcome in sorted(outcomes.items()) if outcome.page is not None}
+    notable = notable_cases(rows, {case_id for case_id, page in pages.items() if page.overlay is not None})
+    for pair in pairs:
+        page = pages.get(pair.case.case_id)
+        if page is None or page.volume is None or page.case_id not in notable:
+            continue
+        if sharp := sharp_volume(pair, rules=rules, predicted=page.volume.predicted):
+            pages[page.case_id] = replace(page, volume=sharp)
+    return list(pages.values())
 
 
 def _versions() -> dict[str, str]:
@@ -238,7 +254,10 @@ def evaluate(
         missing=evaluation.missing,
         failed=evaluation.failed,
         unmatched=evaluation.unmatched,
-        pages=[CasePage(case_id, outcome.overlay, outcome.no_overlay) for case_id, outcome in sorted(outcomes.items())],
+        pages=_pages(outcomes, rows, pairing.pairs, chosen),
+        lacking={
+            pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairing.pairs if pair.case.images
+        },
         images=images,
         versions=versions,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from brats_pipeline.metrics import (
 )
 from brats_pipeline.pairs import Pair
 from brats_pipeline.predictions import Labels, read_labels, read_masks, slice_names
+from brats_pipeline.report import CasePage, CaseVolume, case_volume, shows_head, tissue_confusion
 from brats_pipeline.report.overlay import overlay_figure
 from brats_pipeline.report.strips import strip_figure
 from transforms.labels import CONVENTIONS
@@ -30,6 +32,9 @@ from transforms.nifti import describe_grid, same_grid, spacing_mm
 from transforms.slices import copied_sequences, read_mask, read_slices
 
 Affine = npt.NDArray[Any]
+
+SHARP_MM, COARSE_MM = 1.0, 2.0
+"""Voxels of the volumes that a report shows: of the worst, the median and the best case, and of all others."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,7 @@ class Outcome:
         lesions: one per lesion, region by region, where the rules score them.
         copied: modalities whose channel is a copy of another, where the case is slices.
         failure: why it could not be scored.
-        overlay: its picture, a JPEG.
-        no_overlay: why there is none.
+        page: what a report shows of it beside the scores.
     """
 
     rows: list[RegionScore]
@@ -51,8 +55,7 @@ class Outcome:
     lesions: list[LesionScore] = field(default_factory=list)
     copied: tuple[str, ...] = ()
     failure: str | None = None
-    overlay: bytes | None = None
-    no_overlay: str | None = None
+    page: CasePage | None = None
 
 
 def _read_reference(case: Case) -> tuple[Labels, Affine | None]:
@@ -122,6 +125,29 @@ def _flair_slices(case: Case) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     return volume[source.channel], copied_sequences(volume)
 
 
+def sharp_volume(pair: Pair, *, rules: Rules, predicted: bool) -> CaseVolume | None:
+    """The volumes of one case at 1 mm, for a viewer; None where the case has no picture.
+
+    Args:
+        pair: the case with its prediction.
+        rules: of scoring.
+        predicted: whether the prediction could be used.
+    """
+    try:
+        reference, affine = _read_reference(pair.case)
+        if affine is None:
+            return None
+        scans = _scans(pair.case, reference.shape, affine)
+    except PipelineError:
+        return None
+    masks = region_masks(reference, CONVENTIONS[pair.reference_convention], rules.regions)
+    guess = None
+    if predicted:
+        labels = _read_prediction(pair, reference.shape, affine)
+        guess = region_masks(labels, CONVENTIONS[pair.prediction_convention], rules.regions)
+    return case_volume(scans, masks, guess, affine=affine, mm=SHARP_MM)
+
+
 def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
     """Score one case and draw its picture.
 
@@ -157,12 +183,18 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
     predicted_masks = None if prediction is None else region_masks(prediction, predicted, rules.regions)
     slices: list[SliceScore] = []
     copied: tuple[str, ...] = ()
-    overlay, no_overlay = None, None
+    overlay, no_overlay, volume, head, confusion = None, None, None, False, None
+    if affine is not None and prediction is not None:
+        voxel_ml = math.prod(spacing_mm(affine).tolist()) / 1000
+        confusion = tissue_confusion(reference, prediction, expected=expected, predicted=predicted, voxel_ml=voxel_ml)
     try:
         if affine is not None:
             if images:
                 scans = _scans(pair.case, reference.shape, affine)
                 overlay = overlay_figure(scans, reference_masks, predicted_masks, affine=affine)
+                volume = case_volume(scans, reference_masks, predicted_masks, affine=affine, mm=COARSE_MM)
+                voxel_ml = math.prod(spacing_mm(affine).tolist()) / 1000
+                head = any(shows_head(scan, voxel_ml=voxel_ml) for scan in scans.values())
         else:
             region = rules.regions[0]
             mask = reference_masks[region]
@@ -175,4 +207,5 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
                 overlay = strip_figure(flair, mask, guess, region=region, names=slice_names(pair.case))
     except PipelineError as error:
         no_overlay = str(error)
-    return Outcome(score.regions, slices, score.lesions, copied, failure, overlay, no_overlay)
+    page = CasePage(case_id, overlay, no_overlay, volume=volume, shows_head=head, confusion=confusion)
+    return Outcome(score.regions, slices, score.lesions, copied, failure, page)

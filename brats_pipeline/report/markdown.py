@@ -61,6 +61,18 @@ def markdown_report(
                 cells.append(decimal(None if spread is None else spread.mean, 3))
             rows.append(cells)
         lines += [*_table(header, rows), ""]
+        if any(row.figures["lesionwise_dice"].spread for row in headline):
+            header = ["Region", "Cases", "lesion-wise Dice: mean [95 %]", "lesion-wise HD95 (mm): mean [95 %]"]
+            rows = [
+                [
+                    row.name,
+                    str(row.n),
+                    mean_interval(row.figures["lesionwise_dice"], 3),
+                    mean_interval(row.figures["lesionwise_hd95_mm"], 1),
+                ]
+                for row in headline
+            ]
+            lines += [*_table(header, rows), ""]
     elif table:
         lines += [*_table(table[0], table[1:]), ""]
     lines += [f"{note}\n" for note in notes]

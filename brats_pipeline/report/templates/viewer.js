@@ -68,8 +68,6 @@
       await view.loadFromArrayBuffer(image, "image.nii");
       await view.loadFromArrayBuffer(guess, "prediction.nii");
       if (mine !== turn) return;
-      view.volumes[0].cal_min = 0;
-      view.volumes[0].cal_max = 255;
       view.volumes[1].setColormapLabel(colours(root));
       view.createEmptyDrawing();
       view.drawBitmap.set(reference);
@@ -96,11 +94,14 @@
       };
       const layers = () => {
         const on = (name) => root.querySelector(`input[name=${name}]`)?.checked ?? false;
-        view.setOpacity(0, on("image") ? 1 : 0);
+        // Below an invisible image nothing is drawn, so it is made black. Where it is shown, the brightest tissue stays
+        // grey beside white outlines.
+        view.volumes[0].cal_min = 0;
+        view.volumes[0].cal_max = on("image") ? 320 : 1e6;
         view.setOpacity(1, on("prediction") ? 0.55 : 0);
         view.drawRimOpacity = on("reference") ? 1 : -1;
         view.setDrawOpacity(on("reference") ? 0.002 : 0);
-        view.drawScene();
+        view.updateGLVolume();
       };
       view.onLocationChange = (where) => show(where.vox);
       controls.oninput = (event) => {
