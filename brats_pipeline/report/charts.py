@@ -20,7 +20,7 @@ from brats_pipeline.report.confusion import OUTSIDE, Confusion
 from brats_pipeline.report.overlay import COLOURS, OTHER_COLOUR
 
 _EDGE = "#333333"
-_MARKERS = {"WT": "o", "TC": "s", "ET": "^"}
+_MARKERS = {"WT": "o", "TC": "s", "ET": "^", "NETC": "P", "NET": "P", "SNFH": "v", "ED": "v", "RC": "X", "CC": "X"}
 _DOT = {"edgecolors": _EDGE, "linewidths": 0.6, "zorder": 3, "clip_on": False}
 _CHANNELS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -145,9 +145,11 @@ def volume_agreement(scores: Sequence[RegionScore], regions: Sequence[str]) -> F
     shown = [region for region in regions if rows[region]]
     if not shown:
         return None
-    figure = _canvas(3.1 * len(shown) + 0.3, 3.1)
+    across = min(3, len(shown))
+    down = -(-len(shown) // across)
+    figure = _canvas(3.1 * across + 0.3, 3.1 * down)
     for number, region in enumerate(shown, start=1):
-        axes = figure.add_subplot(1, len(shown), number)
+        axes = figure.add_subplot(down, across, number)
         means = np.array([(row.reference_ml + row.predicted_ml) / 2 for row in rows[region]])
         differences = np.array([row.predicted_ml - row.reference_ml for row in rows[region]])
         colour, marker = _style(region)
@@ -166,7 +168,7 @@ def volume_agreement(scores: Sequence[RegionScore], regions: Sequence[str]) -> F
         reach = 1.15 * reach or 1.0
         axes.set(ylim=(-reach, reach), xlabel="mean of both volumes (ml)")
         _plain_log(axes, means.tolist(), "x")
-        if number == 1:
+        if number % across == 1 or across == 1:
             axes.set_ylabel("predicted minus reference (ml)")
         _bare(axes, "both")
     return figure

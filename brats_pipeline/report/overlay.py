@@ -21,7 +21,11 @@ from matplotlib.patheffects import Normal, Stroke
 
 Mask = npt.NDArray[np.bool_]
 
-COLOURS = {"WT": "#56B4E9", "TC": "#D55E00", "ET": "#F0E442"}
+COLOURS = {
+    **{"WT": "#56B4E9", "TC": "#D55E00", "ET": "#F0E442"},
+    **{"NETC": "#009E73", "NET": "#009E73", "SNFH": "#0072B2", "ED": "#0072B2", "RC": "#CC79A7", "CC": "#CC79A7"},
+    "GTV": "#E69F00",
+}
 """Region to its colour."""
 
 OTHER_COLOUR = "#CC79A7"

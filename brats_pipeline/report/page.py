@@ -76,11 +76,11 @@ def _drawn(
     """The figures that these data give, by the name of their files."""
     regions = rules.regions
     figures: dict[str, Figure | None] = {"dice": charts.strip_chart(scores, regions, "dice", "Dice", ticks=None)}
-    penalty = rules.empties.one_hd95_mm
     if not rules.slices:
-        if penalty is not None:
-            ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200) if tick < penalty] + [penalty]
-            figures["hd95"] = charts.strip_chart(scores, regions, "hd95_mm", "HD95 (mm)", ticks=ticks)
+        # Without a fixed penalty the axis ends where the largest distance does.
+        end = rules.empties.one_hd95_mm or max([row.hd95_mm for row in scores if np.isfinite(row.hd95_mm)] or [1.0])
+        ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500) if tick < end] + [round(end, 1)]
+        figures["hd95"] = charts.strip_chart(scores, regions, "hd95_mm", "HD95 (mm)", ticks=ticks)
         figures["dice_by_volume"] = charts.dice_by_volume(scores, regions)
         figures["volumes"] = charts.volume_agreement(scores, regions)
     confusion = joined([page.confusion for page in pages if page.confusion is not None])
