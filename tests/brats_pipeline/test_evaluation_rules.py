@@ -17,6 +17,7 @@ from brats_pipeline.cli import RULES_HELP
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation import Evaluation, evaluate
 from brats_pipeline.metrics import COLUMNS, COLUMNS_2024, LESION_COLUMNS, RULES
+from transforms.labels import CONVENTIONS
 
 SHAPE = (30, 26, 22)
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -124,6 +125,28 @@ def test_a_cohort_without_a_cavity_is_scored_by_the_rules_that_know_one(tmp_path
 def test_rules_whose_regions_the_labels_lack_are_refused(tmp_path):
     with pytest.raises(PipelineError, match="has no CC;"):
         run(tmp_path, {GLI: blocks(1, 2, 3)}, {GLI: blocks(1, 2, 3)}, rules="brats2024-ped", convention="brats2023")
+
+
+@pytest.mark.parametrize("name", [name for name, rules in RULES.items() if not rules.slices])
+def test_a_report_is_written_under_all_rules_and_says_them(tmp_path, name):
+    convention = RULES[name].conventions[0]
+    labels = blocks(*sorted(CONVENTIONS[convention].values - {0}))
+    evaluation = run(tmp_path, {"a": labels, "b": labels}, {"a": labels}, rules=name, convention=convention)
+    assert {row.dice for row in evaluation.scores if row.case_id == "a"} == {1}
+    assert {row.dice for row in evaluation.scores if row.case_id == "b"} == {0}
+    page = (tmp_path / "out" / "report.html").read_text()
+    for sentence in RULES[name].sentences():
+        assert sentence in page
+
+
+def test_the_tables_do_not_depend_on_the_number_of_processes(tmp_path):
+    maps = {f"BraTS-GLI-0000{number}-000": np.roll(blocks(1, 2, 3, 3), number, axis=0) for number in range(4)}
+    moved = {case_id: np.roll(labels, 1, axis=1) for case_id, labels in maps.items()}
+    written = []
+    for workers in (1, 3):
+        run(tmp_path, maps, moved, workers=workers)
+        written.append([(tmp_path / "out" / name).read_bytes() for name in ("cases.csv", "lesions.csv")])
+    assert written[0] == written[1]
 
 
 def test_another_shape_is_refused_with_both_printed(tmp_path):
