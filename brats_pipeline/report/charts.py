@@ -124,7 +124,7 @@ def dice_by_volume(scores: Sequence[RegionScore], regions: Sequence[str]) -> Fig
         return None
     _plain_log(axes, seen, "x")
     axes.set(ylim=(0, 1), xlabel="reference volume (ml)", ylabel="Dice")
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, borderaxespad=0.7)
     _bare(axes, "both")
     return figure
 
@@ -192,7 +192,7 @@ def confusion_chart(confusion: Confusion) -> Figure:
     axes.set_xticks(range(columns), confusion.columns)
     axes.set_yticks(range(rows), confusion.rows)
     axes.set(xlabel="tissue in the prediction", ylabel="tissue in the reference")
-    axes.set_title(f"share of each row; n = {confusion.n}", fontsize=8.5)
+    axes.set_title(f"share of each row; n = {confusion.n} case{'' if confusion.n == 1 else 's'}", fontsize=8.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
@@ -220,7 +220,8 @@ def training_chart(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figur
             line = values[np.isfinite(values)]
             tag = column.removeprefix("val_dice_").replace("val_dice", "mean")
             dice.plot(epochs, line, color=colour, linestyle=style, linewidth=1.4, label=f"{name} {tag}")
-    loss.set(xlabel="epoch", ylabel="training loss", title=f"n = {len(curves)} run{'' if len(curves) == 1 else 's'}")
+    loss.set(xlabel="epoch", ylabel="training loss")
+    loss.set_title(f"n = {len(curves)} run{'' if len(curves) == 1 else 's'}", fontsize=8.5)
     dice.set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
     for axes in (loss, dice):
         axes.legend(frameon=False, fontsize=7)
