@@ -48,6 +48,8 @@ app = typer.Typer(
 )
 bundle_app = typer.Typer(help="Bundles on disk.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bundle_app, name="bundle")
+report_app = typer.Typer(help="Reports on disk.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(report_app, name="report")
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where the result goes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
@@ -356,6 +358,29 @@ def print_evaluation(evaluation: Evaluation) -> None:
     for case_id in evaluation.unmatched:
         _complain(f"{case_id}: is a prediction without a reference")
     _print(f"report: {evaluation.out / 'report.html'}")
+
+
+@report_app.command("verify")
+def report_verify(
+    out: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote.")],
+    workers: Workers = 2,
+    as_json: Json = False,
+) -> int:
+    """Make a report's figures again from its predictions and name each difference."""
+    from brats_pipeline.verification import verify_report
+
+    found = verify_report(out, workers=workers)
+    differences = [*found.files, *found.figures]
+    if as_json:
+        names = ("files", "figures", "versions")
+        print(json.dumps({"holds": found.holds, **{name: getattr(found, name) for name in names}}))  # noqa: T201
+    else:
+        for sentence in found.versions:
+            _print(f"note: {sentence}")
+        for sentence in differences:
+            _complain(sentence)
+        _print(f"{out}: {'holds' if found.holds else f'{len(differences)} differences'}")
+    return 0 if found.holds else 1
 
 
 @bundle_app.command("list")

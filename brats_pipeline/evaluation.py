@@ -3,23 +3,22 @@
 No case is dropped in silence: a prediction that is missing, unreadable or on another grid counts as a miss, and the
 case is named. How numbers come about stands in :mod:`brats_pipeline.metrics`, how a case is read and scored in
 :mod:`brats_pipeline.scoring`; this file goes through the cohort and writes ``cases.csv``, ``lesions.csv``,
-``summary.json`` and ``report.html``, for slices ``slices.csv`` too.
+``summary.json`` and ``report.html``, for slices ``slices.csv`` too, and ``manifest.json``: what all of it came from.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
+from brats_pipeline.manifest import relative, versions, write_manifest
 from brats_pipeline.metrics import (
     PER_PATIENT,
     SLICE_COLUMNS,
@@ -39,6 +38,7 @@ from brats_pipeline.metrics import (
     summarise_slices,
 )
 from brats_pipeline.pairs import Pair, find_pairs
+from brats_pipeline.predictions import mask_files
 from brats_pipeline.report import CasePage, notable_cases, write_report
 from brats_pipeline.scoring import Outcome, score_pair, sharp_volume
 from transforms.labels import MODALITIES
@@ -119,18 +119,7 @@ def _pages(
     return list(pages.values())
 
 
-def _versions() -> dict[str, str]:
-    """Versions of what the numbers came from."""
-    versions = {"python": platform.python_version()}
-    for name in ("brats-pipeline", "numpy", "scipy", "nibabel"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def _summary(evaluation: Evaluation, versions: Mapping[str, str]) -> dict[str, Any]:
+def _summary(evaluation: Evaluation, used: Mapping[str, str]) -> dict[str, Any]:
     summary = {
         "schema_version": SCHEMA_VERSION,
         "rules": asdict(evaluation.rules) | {"in_words": list(evaluation.rules.sentences())},
@@ -142,7 +131,7 @@ def _summary(evaluation: Evaluation, versions: Mapping[str, str]) -> dict[str, A
         "missing": list(evaluation.missing),
         "failed": dict(evaluation.failed),
         "unmatched": list(evaluation.unmatched),
-        "versions": dict(versions),
+        "versions": dict(used),
     }
     if evaluation.groups:
         copied = {case_id: list(modalities) for case_id, modalities in evaluation.copied.items()}
@@ -235,13 +224,16 @@ def evaluate(
         unmatched=pairing.unmatched,
         out=out,
     )
-    versions = _versions()
+    used = versions()
     write_atomically(out / "cases.csv", csv_text(rows, case_columns(chosen)))
     if chosen.lesions:
         write_atomically(out / "lesions.csv", csv_text(lesions, lesion_columns(chosen.lesions)))
     if chosen.slices:
         write_atomically(out / "slices.csv", csv_text(slices, SLICE_COLUMNS))
-    write_atomically(out / "summary.json", json.dumps(_summary(evaluation, versions), indent=2) + "\n")
+    for name, written in (("lesions.csv", chosen.lesions), ("slices.csv", chosen.slices)):
+        if not written:
+            (out / name).unlink(missing_ok=True)  # of an earlier evaluation by other rules
+    write_atomically(out / "summary.json", json.dumps(_summary(evaluation, used), indent=2) + "\n")
     write_report(
         out / "report.html",
         rules=chosen,
@@ -259,6 +251,37 @@ def evaluate(
             pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairing.pairs if pair.case.images
         },
         images=images,
-        versions=versions,
+        versions=used,
+    )
+    write_manifest(
+        out,
+        call={
+            "command": "evaluate",
+            "predictions": relative(predictions, out),
+            "references": [relative(root, out) for root in roots],
+            "rules": chosen.name,
+            "convention": convention,
+            "prediction_convention": prediction_convention,
+            "only": None if only is None else sorted(only),
+            "images": images,
+        },
+        predictions={pair.case.case_id: _prediction_files(pair) for pair in pairing.pairs},
+        references={pair.case.case_id: pair.case.label.paths for pair in pairing.pairs if pair.case.label is not None},
+        outputs=_outputs(out),
+        seeds={"bootstrap": 0},
     )
     return evaluation
+
+
+def _prediction_files(pair: Pair) -> list[Path]:
+    """The files of a prediction; none where there is none."""
+    if pair.prediction is None:
+        return []
+    return sorted(mask_files(pair.prediction).values()) if pair.prediction.is_dir() else [pair.prediction]
+
+
+def _outputs(out: Path) -> list[str]:
+    """What an evaluation writes beside its manifest."""
+    names = ("cases.csv", "lesions.csv", "slices.csv", "summary.json", "report.html", "report.md")
+    figures = sorted(path.relative_to(out).as_posix() for path in (out / "figures").glob("*"))
+    return [name for name in (*names, *figures) if (out / name).is_file()]
