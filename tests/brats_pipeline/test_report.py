@@ -143,6 +143,26 @@ def test_without_pictures_the_report_says_why(tmp_path):
     assert "No pictures" in written(tmp_path, pages=[CasePage("case-good", None, "no scans")])
 
 
+def test_a_scan_with_skull_and_face_brings_a_warning_that_names_it(tmp_path):
+    pages = [CasePage("case-good", b"JPEG"), CasePage("case-bad", b"JPEG", shows_head=True)]
+    top = written(tmp_path, pages=pages).split("Scores by region")[0]
+    assert "do not share" in top
+    assert "case-bad" in top
+    assert "case-good" not in top
+    assert "do not share" not in written(tmp_path)
+
+
+def test_the_figures_lie_beside_the_report_and_markdown_shows_them(tmp_path):
+    written(tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    shown = re.findall(r"\(figures/(\w+)\.png\)", text)
+    assert sorted(shown) == ["dice", "dice_by_volume", "hd95", "volumes"]
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(
+        f"{name}.{ending}" for name in shown for ending in ("png", "svg")
+    )
+    assert "| WT | 2 | 0.450 [" in text
+
+
 def test_one_case_is_enough_for_a_report(tmp_path):
     scores = rows("only", 0.8)
     html = written(tmp_path, scores=scores, regions=summarise(scores, ("WT", "TC", "ET")), pages=[])
