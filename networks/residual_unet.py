@@ -54,8 +54,8 @@ class ResidualUnit(nn.Module):
             self.shortcut = dims.conv(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch: Tensor = self.second(self.first(x))
-        return branch.add_(self.shortcut(x))  # in place: the sum is as large as the largest maps of the network
+        total: Tensor = self.shortcut(x) + self.second(self.first(x))
+        return total
 
     @torch.no_grad()
     def start_small(self, units: int) -> None:
