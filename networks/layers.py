@@ -91,6 +91,14 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+@torch.no_grad()
+def halve_variance(linear: nn.Module) -> None:
+    """Undo the factor 2 of He's initialisation, which makes up for a rectifier that these convolutions do not have."""
+    for module in linear.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            module.weight.div_(2**0.5)
+
+
 def feature_widths(features: int | Sequence[int], depth: int) -> tuple[int, ...]:
     """Widths of the ``depth + 1`` levels: given as they are, or doubling from the first.
 

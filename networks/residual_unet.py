@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from networks.blocks import upsampling
-from networks.layers import check_image, feature_widths, initialise, layers, logit_heads, make_activation, make_norm
+from networks.layers import (
+    check_image,
+    feature_widths,
+    halve_variance,
+    initialise,
+    layers,
+    logit_heads,
+    make_activation,
+    make_norm,
+)
 
 
 class ResidualUnit(nn.Module):
@@ -65,14 +74,6 @@ class ResidualUnit(nn.Module):
         """
         self.second[2].get_parameter("weight").div_(units**0.5)
         halve_variance(self.shortcut)
-
-
-@torch.no_grad()
-def halve_variance(linear: nn.Module) -> None:
-    """Undo the factor 2 of He's initialisation, which makes up for a rectifier that these convolutions do not have."""
-    for module in linear.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            module.weight.div_(2**0.5)
 
 
 class ResidualUpBlock(nn.Module):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from networks.blocks import ConvBlock, UpBlock
-from networks.layers import check_image, feature_widths, initialise, layers, logit_heads
+from networks.layers import check_image, feature_widths, halve_variance, initialise, layers, logit_heads
 
 
 class UNet(nn.Module):
@@ -71,6 +71,9 @@ class UNet(nn.Module):
         )
         self.head = dims.conv(widths[0], out_channels, kernel_size=1)
         self.apply(initialise)
+        for module in self.modules():
+            if isinstance(module, UpBlock):
+                halve_variance(module.up)
 
     def forward(self, image: Tensor) -> Tensor:
         logits: Tensor = self.head(self.decoder_features(image)[0])

@@ -162,6 +162,19 @@ def test_each_kind_of_upsampling_doubles_the_sides(spatial_dims):
         assert has_transposed == (upsample == "transposed")
 
 
+@pytest.mark.parametrize("upsample", ["transposed", "interpolate"])
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_at_the_start_upsampling_keeps_the_size_of_what_nothing_rectifies(spatial_dims, upsample):
+    torch.manual_seed(0)
+    network = UNet(
+        spatial_dims=spatial_dims, in_channels=1, out_channels=1, depth=1, features=(128, 512), upsample=upsample
+    )
+    flat = torch.randn(1, 512, *(1,) * spatial_dims).expand(1, 512, *(4,) * spatial_dims)  # interpolation cannot smooth
+    with torch.no_grad():
+        ratio = network.decoder[0].up(flat).square().mean() / flat.square().mean()
+    assert 0.7 < ratio < 1.4
+
+
 def test_interpolation_leaves_a_flat_image_flat():
     block = UpBlock(2, 8, 8, "group", "relu", 0.0, "interpolate")
     doubled = block.up(torch.ones(1, 8, 4, 4))
