@@ -52,9 +52,9 @@ class PooledBranch(nn.Module):
         pooled = x
         for axis in range(2, x.dim()):
             pooled = bin_means(pooled, axis, self.bins)
-        scene = self.activation(
-            self.conv(pooled)
-        )  # (N, out_channels, bins, bins) or (N, out_channels, bins, bins, bins)
+        scene: Tensor = self.activation(self.conv(pooled))  # bins along every axis
+        if self.bins == 1:
+            return scene.expand(list(scene.shape[:2]) + list(x.shape[2:]))  # nothing to interpolate
         return resize(scene, list(x.shape[2:]))
 
 

@@ -139,7 +139,8 @@ class Rules:
                 f"{self.empties.one_overlap:g} where one is; the mean is over all slices of the cohort.",
                 "Dice pooled over the cohort: the pixels of all patients counted together; large tumours weigh more. "
                 "A patient without a usable prediction counts with an empty one.",
-                "Intervals: 95 % percentile bootstrap over patients, 10,000 resamples.",
+                "Intervals: 95 %, of the mean over patients by the BCa bootstrap, 10,000 resamples; too narrow "
+                "below about 20 patients.",
                 *self.empties.sentences(),
             )
         if self.surface == "elements":

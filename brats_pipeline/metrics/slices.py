@@ -16,6 +16,7 @@ import numpy.typing as npt
 from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall
 from brats_pipeline.metrics.rules import Rules
 from brats_pipeline.metrics.score import RegionScore
+from brats_pipeline.metrics.statistics import bootstrap_interval
 from brats_pipeline.metrics.summary import Spread, spread
 
 Mask = npt.NDArray[np.bool_]
@@ -24,8 +25,6 @@ PER_PATIENT = "Dice per patient volume (slices pooled)"
 PER_TUMOUR_SLICE = "Mean Dice per tumour slice"
 PER_SLICE = "Mean Dice per slice (empty slices counted)"
 POOLED = "Dice pooled over the cohort"
-
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +111,8 @@ def score_slices(
 
 
 def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
-    """Interval of the mean by the percentile bootstrap (Efron 1979), patients drawn with replacement, seed 0."""
-    if len(values) < 3:
-        return None
-    drawn = np.random.default_rng(0).integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.quantile(np.asarray(values, dtype=np.float64)[drawn].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
+    """Interval of the mean by :func:`bootstrap_interval`; None for fewer than three patients."""
+    return bootstrap_interval(values) if len(values) > 2 else None
 
 
 def _group(name: str, rows: Sequence[RegionScore], slices: Sequence[SliceScore]) -> SliceGroup:

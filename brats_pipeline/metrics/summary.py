@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from brats_pipeline.metrics.score import COLUMNS_2024, RegionScore
+from brats_pipeline.metrics.statistics import bootstrap_interval
 
 METRICS = (
     *("dice", "iou", "precision", "recall", "specificity", "hd95_mm", "assd_mm", "nsd_0p5mm", "nsd_1mm", "nsd_2mm"),
@@ -27,6 +28,7 @@ class Spread:
         median: half of the cases lie below.
         q1: a quarter of the cases lies below.
         q3: three quarters of the cases lie below.
+        mean_interval_95: of the mean by the BCa bootstrap; None where it was not asked for, and for one case.
     """
 
     n: int
@@ -35,6 +37,7 @@ class Spread:
     median: float
     q1: float
     q3: float
+    mean_interval_95: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ class RegionSummary:
     metrics: dict[str, Spread]
 
 
-def spread(values: Sequence[float | None]) -> Spread | None:
-    """Summarise one metric; values that are not defined are left out, None when no value is left."""
+def spread(values: Sequence[float | None], *, interval: bool = False) -> Spread | None:
+    """Summarise one metric; values that are not defined are left out, None when no value is left.
+
+    Args:
+        values: one per case.
+        interval: whether to find an interval of the mean; the values must be independent of each other.
+    """
     defined = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=np.float64)
     if defined.size == 0:
         return None
@@ -67,6 +75,7 @@ def spread(values: Sequence[float | None]) -> Spread | None:
         median=median,
         q1=q1,
         q3=q3,
+        mean_interval_95=bootstrap_interval(defined.tolist()) if interval else None,
     )
 
 
@@ -80,7 +89,7 @@ def summarise(rows: Sequence[RegionScore], regions: Sequence[str]) -> list[Regio
     summaries = []
     for region in regions:
         own = [row for row in rows if row.region == region]
-        spreads = {metric: spread([getattr(row, metric) for row in own]) for metric in METRICS}
+        spreads = {metric: spread([getattr(row, metric) for row in own], interval=True) for metric in METRICS}
         summaries.append(
             RegionSummary(
                 region=region,

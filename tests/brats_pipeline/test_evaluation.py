@@ -250,7 +250,8 @@ def test_the_summary_says_by_which_rules(tmp_path, dataset):
     assert summary["rules"]["empties"]["one_hd95_mm"] == 374
     assert summary["missing"] == [B]
     assert summary["regions"]["ET"]["metrics"]["dice"] == {
-        "n": 2, "mean": 0.5, "sd": pytest.approx(0.5**0.5), "median": 0.5, "q1": 0.25, "q3": 0.75
+        "n": 2, "mean": 0.5, "sd": pytest.approx(0.5**0.5), "median": 0.5, "q1": 0.25, "q3": 0.75,
+        "mean_interval_95": [0, 1],
     }  # fmt: skip
 
 

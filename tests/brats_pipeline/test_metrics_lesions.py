@@ -18,9 +18,9 @@ from brats_pipeline.metrics.lesions import components, dilated, joined_across, n
 from transforms.labels import CONVENTIONS
 
 FROZEN = json.loads(Path(__file__).with_name("lesionwise_official.json").read_text())
-"""What the official scripts gave for :func:`pair`, in numpy 1.26, pandas 1.5 and surface-distance 0.1 (2023: eval.py;
-2024: metrics_GLI.py, metrics_PED.py, metrics_MEN_RT.py of the last revision and metrics_MET.py of the last but one,
-which has no RC and the penalty 374). Keys: rules, pair, spacing, region."""
+"""What the official scripts, transcribed by hand from public copies, gave for :func:`pair` in numpy 1.26, pandas 1.5
+and surface-distance 0.1 (2023: eval.py; 2024: metrics_GLI.py, metrics_PED.py, metrics_MEN_RT.py of the last revision
+and metrics_MET.py of the last but one, which has no RC and the penalty 374). Keys: rules, pair, spacing, region."""
 
 SPACINGS = {"mm": (1.0, 1.0, 1.0), "aniso": tuple(float(np.float32(side)) for side in (0.8, 1.25, 2.0))}
 """The scripts read voxel sides from a NIfTI header, in single precision."""
