@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from transforms.labels import Convention
 
+ONE_TISSUE = {"NCR/NET": "NCR", "NETC": "NCR", "SNFH": "ED"}
+"""Names that the years gave to one tissue, so that cohorts of several conventions share a table."""
+
 OUTSIDE = "none"
 """Name of what carries no label."""
 
@@ -34,11 +37,16 @@ def tissue_confusion(
         predicted: what the prediction's values mean.
         voxel_ml: volume of a voxel.
     """
+
+    def name(convention: Convention, value: int) -> str:
+        tissue = convention.tissues.get(value, OUTSIDE)
+        return ONE_TISSUE.get(tissue, tissue)
+
     labelled = (reference > 0) | (prediction > 0)
     pairs = reference[labelled].astype(np.int64) * 256 + prediction[labelled]
     found, counts = np.unique(pairs, return_counts=True)
     return {
-        (expected.tissues.get(pair // 256, OUTSIDE), predicted.tissues.get(pair % 256, OUTSIDE)): count * voxel_ml
+        (name(expected, pair // 256), name(predicted, pair % 256)): count * voxel_ml
         for pair, count in zip(found.tolist(), counts.tolist(), strict=True)
     }
 
