@@ -115,7 +115,14 @@ class AttentionUNet(UNet):
         return self._decode(image)[1]
 
     def _decode(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm=self.norm,
+            training=self.training,
+        )
         skips: list[Tensor] = []
         x = image
         for block in self.encoder:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from networks.backbones import ResidualEncoder, conv_norm
 from networks.imagenet import load_imagenet
-from networks.layers import check_image, initialise, layers, make_norm, resize
+from networks.layers import check_channels, check_image, initialise, layers, make_norm, resize
 
 
 def separable(spatial_dims: int, in_channels: int, out_channels: int, norm: str, *, dilation: int = 1) -> nn.Sequential:
@@ -120,6 +120,8 @@ class DeepLabV3Plus(nn.Module):
         first = features if features is not None else {2: 64, 3: 16}[spatial_dims]
         norm = norm if norm is not None else {2: "batch", 3: "group"}[spatial_dims]
         self.stride = output_stride if output_stride is not None else {2: 16, 3: 8}[spatial_dims]
+        check_channels(in_channels=in_channels, out_channels=out_channels)
+        self.norm = norm
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
@@ -157,7 +159,14 @@ class DeepLabV3Plus(nn.Module):
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """The refined features, alone in the list: ``(N, 4 * features, *spatial / 4)``."""
-        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm=self.norm,
+            training=self.training,
+        )
         found = self.encoder(image)
         detail = self.detail(found[0])  # (N, narrow, *spatial / 4)
         scene = resize(self.pyramid(found[-1]), list(detail.shape[2:]))  # from *spatial / output_stride

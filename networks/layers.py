@@ -115,18 +115,38 @@ def feature_widths(features: int | Sequence[int], depth: int) -> tuple[int, ...]
     return widths
 
 
-def check_image(image: Tensor, *, channels: int, spatial_dims: int, stride: int) -> None:
-    """Refuse an input that the network cannot take.
+def check_channels(**channels: int) -> None:
+    """Refuse a number of channels that is none.
 
     Raises:
-        ValueError: wrong number of axes or channels, or a side that is no multiple of ``stride``; the message names
-            the next good size.
+        ValueError: it is below 1; the message names the argument.
+    """
+    for name, number in channels.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; it must be at least 1")
+
+
+def check_image(image: Tensor, *, channels: int, spatial_dims: int, stride: int, norm: str, training: bool) -> None:
+    """Refuse an input that the network cannot take.
+
+    Args:
+        image: what came.
+        channels: of the network's input.
+        spatial_dims: of the network.
+        stride: between the image's grid and the coarsest one.
+        norm: on the coarsest grid, where instance norm needs more than one voxel, and batch norm more than one in the
+            batch while ``training``.
+        training: whether the network is in train mode.
+
+    Raises:
+        ValueError: wrong number of axes or channels, or a side that is no multiple of ``stride``, or too small for the
+            norm; the message names the next good size.
     """
     if not torch.jit.is_scripting():  # TorchScript and ONNX leave it out
-        _check_image(image, channels, spatial_dims, stride)
+        _check_image(image, channels, spatial_dims, stride, norm, training)
 
 
-def _check_image(image: Tensor, channels: int, spatial_dims: int, stride: int) -> None:
+def _check_image(image: Tensor, channels: int, spatial_dims: int, stride: int, norm: str, training: bool) -> None:
     if torch.compiler.is_exporting():
         return
     if image.dim() != spatial_dims + 2:
@@ -137,9 +157,17 @@ def _check_image(image: Tensor, channels: int, spatial_dims: int, stride: int) -
     if image.shape[1] != channels:
         raise ValueError(f"input has {image.shape[1]} channels; this network was built for {channels}")
     sides = tuple(image.shape[2:])
+    alone = norm == "instance" or (norm == "batch" and training and image.shape[0] == 1)
     if any(side % stride or side < stride for side in sides):
         good = tuple(max(stride, -(-side // stride) * stride) for side in sides)
+        if alone and all(side == stride for side in good):
+            good = (2 * stride,) * spatial_dims
         raise ValueError(f"spatial size {sides} must be a multiple of {stride} in every axis; pad to {good}")
+    if alone and all(side == stride for side in sides):
+        raise ValueError(
+            f"spatial size {sides} leaves {norm} norm a single voxel on the coarsest level; pad to "
+            f"{(2 * stride,) * spatial_dims}, or use norm='group'"
+        )
 
 
 def resize(x: Tensor, size: list[int]) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from networks.backbones import ResidualEncoder, conv_norm
 from networks.imagenet import load_imagenet
-from networks.layers import check_image, initialise, layers, resize
+from networks.layers import check_channels, check_image, initialise, layers, resize
 
 BINS = (1, 2, 3, 6)
 
@@ -125,6 +125,7 @@ class PSPNet(nn.Module):
             raise ValueError(
                 f"bins is {tuple(bins)}; give one number of parts or more, each at least 1, such as {BINS}"
             )
+        check_channels(in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
@@ -155,7 +156,14 @@ class PSPNet(nn.Module):
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """The joined scales, and the encoder's third stage: both ``(N, width, *spatial / output_stride)``."""
-        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm=self.norm,
+            training=self.training,
+        )
         found = self.encoder(image)
         return [self.join(self.pyramid(found[3])), found[2]]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from networks.blocks import upsampling
 from networks.layers import (
+    check_channels,
     check_image,
     feature_widths,
     halve_variance,
@@ -136,9 +137,11 @@ class ResidualUNet(nn.Module):
         upsample: str = "transposed",
     ) -> None:
         super().__init__()
+        check_channels(in_channels=in_channels, out_channels=out_channels)
         dims = layers(spatial_dims)
         first = features if features is not None else {2: 32, 3: 16}[spatial_dims]
         widths = feature_widths(first, depth)
+        self.norm = norm
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
@@ -171,7 +174,14 @@ class ResidualUNet(nn.Module):
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """What the decoder makes of each level, finest first: ``(N, width, *spatial / 2 ** level)``."""
-        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm=self.norm,
+            training=self.training,
+        )
         skips: list[Tensor] = []
         x = image
         for unit in self.encoder:

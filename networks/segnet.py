@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.layers import (
+    check_channels,
     check_image,
     feature_widths,
     initialise,
@@ -139,6 +140,7 @@ class SegNet(nn.Module):
         dims = layers(spatial_dims)
         stages = stages_of(layout, spatial_dims=spatial_dims, depth=depth, features=features)
         widths = tuple(width for width, _ in stages)
+        check_channels(in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
@@ -170,7 +172,14 @@ class SegNet(nn.Module):
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """What the decoder makes of each level, finest first: ``(N, width, *spatial / 2 ** level)``."""
-        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm="",  # every norm stands in front of the last pooling and sees two voxels a side at least
+            training=self.training,
+        )
         maxima: list[Tensor] = []
         sizes: list[list[int]] = []
         x = image

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from networks.blocks import ConvBlock, UpBlock
-from networks.layers import check_image, feature_widths, halve_variance, initialise, layers, logit_heads
+from networks.layers import check_channels, check_image, feature_widths, halve_variance, initialise, layers, logit_heads
 
 
 class UNet(nn.Module):
@@ -50,9 +50,11 @@ class UNet(nn.Module):
         upsample: str = "transposed",
     ) -> None:
         super().__init__()
+        check_channels(in_channels=in_channels, out_channels=out_channels)
         dims = layers(spatial_dims)
         first = features if features is not None else {2: 32, 3: 16}[spatial_dims]
         widths = feature_widths(first, depth)
+        self.norm = norm
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.spatial_dims = spatial_dims
@@ -81,7 +83,14 @@ class UNet(nn.Module):
 
     def decoder_features(self, image: Tensor) -> list[Tensor]:
         """What the decoder makes of each level, finest first: ``(N, width, *spatial / 2 ** level)``."""
-        check_image(image, channels=self.in_channels, spatial_dims=self.spatial_dims, stride=self.stride)
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm=self.norm,
+            training=self.training,
+        )
         skips: list[Tensor] = []
         x = image
         for block in self.encoder:

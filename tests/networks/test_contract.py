@@ -1,6 +1,7 @@
 """What every network promises, whatever it is: one contract over the registry in two and three dimensions."""
 
 import io
+import re
 import shutil
 
 import pytest
@@ -243,7 +244,7 @@ def test_a_wrong_size_is_refused_with_the_next_good_one(name, spatial_dims):
 
 @EVERY_NETWORK
 def test_an_image_smaller_than_the_stride_is_refused(name, spatial_dims):
-    network = build(name, spatial_dims)
+    network = build(name, spatial_dims).eval()
     small, good = (network.stride // 2,) * spatial_dims, (network.stride,) * spatial_dims
     with pytest.raises(ValueError, match=r"must be a multiple of \d+ in every axis") as caught:
         network(torch.zeros(1, IN_CHANNELS, *small))
@@ -357,3 +358,31 @@ def test_traced_for_compilation_it_evaluates_the_same(name, spatial_dims):
 def test_compiled_it_trains_the_same(name, spatial_dims):
     network = build(name, spatial_dims).train()
     compare_training(network, compiled(network, "inductor"))
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize("argument", ["in_channels", "out_channels"])
+def test_a_number_of_channels_that_is_none_is_refused(name, spatial_dims, argument):
+    channels = {"in_channels": IN_CHANNELS, "out_channels": OUT_CHANNELS, argument: 0}
+    with pytest.raises(ValueError, match=rf"{argument} is 0; it must be at least 1"):
+        NETWORKS[name](spatial_dims=spatial_dims, **channels, **SMALL.get(name, {}))
+
+
+@EVERY_NETWORK
+@pytest.mark.parametrize("norm", ["instance", "batch", "group"])
+def test_the_size_that_is_advised_works_in_training_with_every_norm(name, spatial_dims, norm):
+    arguments = {**SMALL.get(name, {}), "norm": norm}
+    network = NETWORKS[name](
+        spatial_dims=spatial_dims, in_channels=IN_CHANNELS, out_channels=OUT_CHANNELS, **arguments
+    ).train()
+    sides = (network.stride - 1,) * spatial_dims
+    with pytest.raises(ValueError, match="pad to") as caught:
+        network(torch.zeros(1, IN_CHANNELS, *sides))
+    advised = tuple(int(side) for side in re.findall(r"\d+", str(caught.value).rpartition("pad to")[2]))
+    assert network(torch.randn(1, IN_CHANNELS, *advised)).shape[2:] == advised
+    smallest = torch.randn(1, IN_CHANNELS, *(network.stride,) * spatial_dims)
+    if advised == tuple(smallest.shape[2:]):
+        assert network(smallest).isfinite().all()
+    else:
+        with pytest.raises(ValueError, match=rf"leaves {norm} norm a single voxel .* or use norm='group'"):
+            network(smallest)
