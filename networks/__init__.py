@@ -7,6 +7,7 @@ from torch import nn
 from networks.attention_unet import AttentionUNet
 from networks.deep_supervision import DeepSupervision
 from networks.deeplabv3plus import DeepLabV3Plus
+from networks.imagenet import load_imagenet
 from networks.pspnet import PSPNet
 from networks.residual_unet import ResidualUNet
 from networks.segnet import SegNet
@@ -22,4 +23,14 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 """Name on the command line and in studies to class; all take ``spatial_dims, in_channels, out_channels`` by keyword."""
 
-__all__ = ["NETWORKS", "AttentionUNet", "DeepLabV3Plus", "DeepSupervision", "PSPNet", "ResidualUNet", "SegNet", "UNet"]
+__all__ = [
+    "NETWORKS",
+    "AttentionUNet",
+    "DeepLabV3Plus",
+    "DeepSupervision",
+    "PSPNet",
+    "ResidualUNet",
+    "SegNet",
+    "UNet",
+    "load_imagenet",
+]

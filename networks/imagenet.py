@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from networks.backbones import ResidualEncoder
 
@@ -15,20 +15,27 @@ UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.U
 """What ``torch.load`` raises for files of other kinds."""
 
 
-def load_imagenet(encoder: ResidualEncoder, path: str | Path) -> None:
-    """Give an encoder the weights of torchvision's network of its layout; the classifier is left out.
+def load_imagenet(network: nn.Module, path: str | Path) -> None:
+    """Give a network's encoder the weights of torchvision's network of its layout; the classifier is left out.
 
     The first convolution was made for red, green and blue. From three channels on the colours are handed out in turn,
     and a colour that several channels get is shared equally among them; one or two channels share the sum of all three.
     So an image that is the same in every channel gives the response that a grey picture gave.
 
     Args:
-        encoder: one with ``spatial_dims=2``, ``norm="batch"`` and ``features=64``.
+        network: a residual encoder with ``spatial_dims=2``, ``norm="batch"`` and ``features=64``, or a network whose
+            ``encoder`` is one.
         path: a state dict saved by ``torch.save``.
 
     Raises:
         ValueError: the encoder is not one that such weights fit, or the file does not hold them.
     """
+    encoder = network if isinstance(network, ResidualEncoder) else getattr(network, "encoder", None)
+    if not isinstance(encoder, ResidualEncoder):
+        raise ValueError(
+            f"encoder_weights: {type(network).__name__} has no residual encoder that such weights fit; choose "
+            "deeplabv3plus or pspnet, or leave encoder_weights out"
+        )
     kind = (encoder.spatial_dims, encoder.norm, encoder.features)
     if kind != (2, "batch", 64):
         raise ValueError(
@@ -57,10 +64,10 @@ def load_imagenet(encoder: ResidualEncoder, path: str | Path) -> None:
 def _read(path: str | Path, needed: str) -> dict[str, Tensor]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ValueError(f"encoder_weights: no file {path}; {needed}") from error
-    except UNREADABLE as error:
-        raise ValueError(f"encoder_weights: {path} cannot be read as weights; {needed}") from error
+    except FileNotFoundError:
+        raise ValueError(f"encoder_weights: no file {path}; {needed}") from None
+    except UNREADABLE:
+        raise ValueError(f"encoder_weights: {path} cannot be read as weights; {needed}") from None
     if not isinstance(saved, dict) or not all(isinstance(value, Tensor) for value in saved.values()):
         raise ValueError(f"encoder_weights: {path} holds no table of tensors; {needed}")
     return saved

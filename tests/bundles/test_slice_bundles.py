@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation import evaluate
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.segmentation import segment
 from brats_pipeline.training import train
+from networks import PSPNet
 
 SMALL = {"network_def::depth": 2, "network_def::features": 8, "precision": "float32"}
 SHORT = {"max_epochs": 2, "patches_per_epoch": 8, "batch_size": 4, "val_interval": 1}
@@ -70,6 +74,45 @@ def test_the_output_says_that_a_lone_slice_was_normalised_by_itself(
     cases = json.loads((tmp_path / "out" / "run.json").read_text())["cases"]
     assert "normalised by itself" in cases[source.name]["note"]
     assert "note" not in cases[whole.name]
+
+
+def torchvision_name(name: str) -> str:
+    """The name of an encoder's tensor in torchvision's own network."""
+    name = name.replace("stem.0.", "conv1.").replace("stem.1.", "bn1.").replace(".shortcut.", ".downsample.")
+    name = re.sub(r"^stages\.(\d)", lambda found: f"layer{int(found[1]) + 1}", name)
+    return re.sub(r"residual\.(\d)", lambda found: f"{('conv', 'bn')[int(found[1]) % 3]}{int(found[1]) // 3 + 1}", name)
+
+
+def test_a_run_that_began_from_imagenet_weights_needs_their_file_no_more(patients: Path, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    made = PSPNet(spatial_dims=2, in_channels=3, out_channels=1, backbone="resnet18").encoder.state_dict()
+    file = tmp_path / "resnet18.pth"
+    torch.save({torchvision_name(name): value for name, value in made.items()}, file)
+    settings = SHORT | {
+        "network_def::backbone": "resnet18",
+        "encoder_weights": str(file),
+        "learning_rate": 0,
+        "max_epochs": 1,
+        "patch_size": [64, 64],
+        "precision": "float32",
+    }
+    run = tmp_path / "run"
+    train("lgg_slices_2d", run, data=patients, fold=None, network="pspnet", device="cpu", overrides=settings)
+    kept = torch.load(run / "models" / "model.pt", weights_only=True)
+    deep = [name for name in made if name.startswith("stages.") and name.endswith("residual.0.weight")]
+    assert deep
+    assert all(torch.equal(kept[f"encoder.{name}"], made[name]) for name in deep)
+    file.unlink()
+    assert segment([min(patients.iterdir())], tmp_path / "out", bundle=run, device="cpu").done
+    assert train("lgg_slices_2d", run, resume=True, device="cpu", overrides={"max_epochs": 2}).epochs == 2
+
+
+def test_imagenet_weights_are_refused_for_a_network_without_a_residual_encoder(patients: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"UNet has no residual encoder .* choose deeplabv3plus or pspnet"):
+        train(
+            "lgg_slices_2d", tmp_path / "run", data=patients, fold=None, device="cpu",
+            overrides=SMALL | SHORT | {"encoder_weights": "resnet18.pth"},
+        )  # fmt: skip
 
 
 def test_a_lost_mask_is_made_again(patients: Path, lgg_run: Path, tmp_path: Path) -> None:
