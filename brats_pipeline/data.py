@@ -142,7 +142,8 @@ class PatchDataset(_CachedCases):
             raise PipelineError("there is no case to train on; check the datalist, its folds, and the chosen fold")
         if patches_per_epoch < 1:
             raise ValueError(f"patches_per_epoch is {patches_per_epoch}; it must be at least 1")
-        super().__init__(data, transform, progress=False, copy_cache=False, runtime_cache=True)
+        # as_contiguous would undo what the preprocessing says about the layout in memory.
+        super().__init__(data, transform, progress=False, copy_cache=False, as_contiguous=False, runtime_cache=True)
         self.patches_per_epoch = patches_per_epoch
         self.seed = seed
         self.epoch = 1

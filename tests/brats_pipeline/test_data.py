@@ -12,6 +12,7 @@ from monai.transforms import Compose, RandSpatialCropd, Transform
 
 from brats_pipeline.data import CaseDataset, CohortDataset, PatchDataset, PrefetchLoader, raise_failures
 from brats_pipeline.errors import CaseError, PipelineError
+from transforms.slice_stack import SliceMajord
 
 
 class Load(Transform):
@@ -70,6 +71,16 @@ def test_every_case_is_loaded_once() -> None:
     for number in range(12):
         data[number]
     assert sorted(data.transform.transforms[0].loaded) == [0, 1, 2]
+
+
+def test_the_cache_keeps_the_layout_that_preprocessing_chose() -> None:
+    class SeeStrides(RandSpatialCropd):
+        def __call__(self, item: Any, lazy: bool | None = None) -> dict[str, Any]:
+            return {**item, "strides": item["image"].stride()}
+
+    see = SeeStrides("image", roi_size=[4, 4, 4])
+    data = PatchDataset(items(0), Compose([Load(), SliceMajord("image"), see]), patches_per_epoch=1)
+    assert data[0]["strides"] == (100, 10, 1, 100)
 
 
 def test_a_patch_of_a_broken_case_names_the_case() -> None:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from brats_pipeline.errors import PipelineError
-from transforms.slice_stack import FlagPresenced, LoadSlicesd, SaveSliceMasksd, flag_presence
+from transforms.slice_stack import FlagPresenced, LoadSlicesd, SaveSliceMasksd, SliceMajord, flag_presence
 
 CHANNELS = {"t1c": 2, "t1": 0, "flair": 1}
 
@@ -70,6 +70,14 @@ def test_a_channel_without_contrast_is_refused_unless_nobody_asks_for_it(item: d
     with pytest.raises(PipelineError, match="t1 is constant: every voxel is 90"):
         LoadSlicesd("image", modalities=["t1", "flair"])(item)
     assert LoadSlicesd("image", modalities=["flair"])(item)["image"].shape == (1, 5, 4, 3)
+
+
+def test_a_slice_lies_in_one_piece_of_memory_and_the_volume_is_as_it_was() -> None:
+    volume = torch.rand(2, 5, 4, 3)
+    turned = SliceMajord("image")({"image": volume})["image"]
+    assert torch.equal(turned, volume)
+    assert volume[..., 1].is_contiguous() is False
+    assert turned[..., 1].is_contiguous()
 
 
 def test_masks_of_another_size_are_refused(item: dict[str, object], tmp_path: Path) -> None:
