@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from brats_pipeline import require_own_packages
-from brats_pipeline.errors import PipelineError, root_cause
+from brats_pipeline.errors import PipelineError, root_cause, was_interrupted
 
 if TYPE_CHECKING:
     from brats_pipeline.cases import Case
@@ -542,8 +542,10 @@ def run(arguments: Sequence[str]) -> int:
             return 2
         if "--debug" in arguments:
             traceback.print_exc()
-        _complain(f"error: {_message(error)}")
-        return 2
+        if not was_interrupted(error):
+            _complain(f"error: {_message(error)}")
+            return 2
+        code = INTERRUPTED
     if code == INTERRUPTED:  # typer turns the interrupt into this number itself
         _complain(
             "interrupted; what was finished is kept. Run the same command again to continue (train: with --resume)"

@@ -28,6 +28,16 @@ class CaseError(PipelineError):
         self.reason = reason
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is what an error began with: a layer in between may have made another error of it."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
+
+
 def root_cause(error: BaseException) -> BaseException:
     """The first :class:`PipelineError` in the chain of causes, else the innermost cause.
 

@@ -33,7 +33,7 @@ from brats_pipeline.datalist import (
     unsplit_cases,
     write_datalist,
 )
-from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.errors import CaseError, PipelineError, was_interrupted
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
 
@@ -195,8 +195,9 @@ def _run(
         finally:
             epochs, best = len(recorder.history), recorder.best if recorder.best >= 0 else None
         status = "finished"
-    except KeyboardInterrupt:
-        status = "interrupted"
+    except BaseException as error:
+        if was_interrupted(error):
+            status = "interrupted"
         raise
     finally:
         seconds = time.monotonic() - started

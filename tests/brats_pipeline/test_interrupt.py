@@ -128,3 +128,23 @@ def test_a_training_that_was_stopped_continues_as_if_it_had_not_been(
     record = json.loads((stopped / "run.json").read_text())
     assert (record["status"], record["epochs"], record["resumed"]) == ("finished", 4, True)
     assert record["overrides"] == json.loads((run / "run.json").read_text())["overrides"]
+
+
+def test_an_interrupt_that_a_layer_made_another_error_of_is_one_still(
+    cohort: Path, run: Path, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from brats_pipeline.losses import DiceBCELoss
+
+    def stop(*_: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as interrupt:
+            raise RuntimeError("cannot schedule new futures after shutdown") from interrupt
+
+    monkeypatch.setattr(DiceBCELoss, "forward", stop)
+    stopped = tmp_path / "run"
+    arguments = ("train", "brats_glioma_3d", "--data", cohort, "--folds", 3, "-o", stopped, "--device", "cpu")
+    with_settings = command(*arguments, *settings_of(run))
+    assert with_settings.code == 130
+    assert with_settings.err.startswith("interrupted; what was finished is kept")
+    assert "error" not in with_settings.err
