@@ -30,10 +30,12 @@ class CaseError(PipelineError):
 
 def was_interrupted(error: BaseException) -> bool:
     """Whether Ctrl-C is what an error began with: a layer in between may have made another error of it."""
+    seen: set[int] = set()  # an error raised from one that it caused itself makes a ring
     link: BaseException | None = error
-    while link is not None:
+    while link is not None and id(link) not in seen:
         if isinstance(link, KeyboardInterrupt):
             return True
+        seen.add(id(link))
         link = link.__cause__ or link.__context__
     return False
 

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import torch
 
+from brats_pipeline.errors import was_interrupted
+
 TIMEOUT_S = 120
 
 
@@ -148,3 +150,11 @@ def test_an_interrupt_that_a_layer_made_another_error_of_is_one_still(
     assert with_settings.code == 130
     assert with_settings.err.startswith("interrupted; what was finished is kept")
     assert "error" not in with_settings.err
+
+
+def test_errors_that_caused_each_other_are_no_interrupt_and_no_endless_search() -> None:
+    first, second = RuntimeError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert not was_interrupted(first)
+    second.__cause__ = KeyboardInterrupt()
+    assert was_interrupted(first)
