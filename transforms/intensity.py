@@ -1,7 +1,8 @@
-"""Normalisation of scans that have no brain mask."""
+"""Normalisation: what to measure on a volume, and how to apply it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -12,6 +13,66 @@ from torch import Tensor
 
 FOREGROUND_SHARE = 0.1
 PERCENTILES = (1.0, 99.0)
+
+
+def z_score_scale(image: Tensor) -> Tensor:
+    """How to z-score each channel over its voxels that are not exactly zero, as MONAI's ``NormalizeIntensity``.
+
+    Args:
+        image: ``(C, *spatial)``.
+
+    Returns:
+        ``(C, 4)``: lower bound, upper bound, mean and standard deviation, for :func:`apply_scale`.
+    """
+    rows = []
+    for channel in image:
+        inside = channel[channel != 0].float()
+        deviation = float(inside.std(unbiased=False)) if len(inside) else 0.0
+        mean = float(inside.mean()) if len(inside) else 0.0
+        rows.append([-math.inf, math.inf, mean, deviation or 1.0])
+    return torch.tensor(rows)
+
+
+def apply_scale(image: Tensor, scale: Tensor, *, keep_zeros: bool) -> Tensor:
+    """``(clip(image) - mean) / deviation`` in every channel.
+
+    Args:
+        image: ``(C, *spatial)``, whole numbers or not.
+        scale: ``(C, 4)``.
+        keep_zeros: exact zeros stay 0: they are air.
+    """
+    columns = scale.to(image.device, torch.float32).T.reshape(4, -1, *[1] * (image.dim() - 1))
+    low, high, mean, deviation = columns
+    values = image.to(torch.float32)
+    scaled = values.clamp(low, high).sub_(mean).div_(deviation)
+    return scaled.mul_(values != 0) if keep_zeros else scaled
+
+
+def clip_z_score_scale(
+    image: Tensor, *, foreground_share: float = FOREGROUND_SHARE, percentiles: tuple[float, float] = PERCENTILES
+) -> Tensor:
+    """How :func:`clip_z_score` normalises each channel.
+
+    Args:
+        image: ``(C, *spatial)``; a volume, so that all slices of a patient share one scale.
+        foreground_share: of the channel's maximum, from 0 to 1.
+        percentiles: lower and upper, from 0 to 100, of the foreground.
+
+    Returns:
+        ``(C, 4)``: lower bound, upper bound, mean and standard deviation; a channel without contrast gets an infinite
+        deviation.
+    """
+    rows = []
+    for channel in image.float():
+        inside = channel[channel > foreground_share * channel.max()]
+        if inside.numel() < 2:
+            rows.append([0.0, 0.0, 0.0, math.inf])
+            continue
+        ordered = inside.sort().values
+        low, high = (ordered[round(share / 100 * (len(ordered) - 1))] for share in percentiles)
+        clipped = inside.clamp(low, high)
+        rows.append([float(low), float(high), float(clipped.mean()), float(clipped.std()) or math.inf])
+    return torch.tensor(rows)
 
 
 def clip_z_score(
@@ -30,18 +91,8 @@ def clip_z_score(
     Returns:
         ``(C, *spatial)`` float32; a channel without contrast becomes 0.
     """
-    result = torch.zeros_like(image, dtype=torch.float32)
-    for number, channel in enumerate(image.float()):
-        inside = channel[channel > foreground_share * channel.max()]
-        if inside.numel() < 2:
-            continue
-        ordered = inside.sort().values
-        low, high = (ordered[round(share / 100 * (len(ordered) - 1))] for share in percentiles)
-        clipped = inside.clamp(low, high)
-        deviation = clipped.std()
-        if deviation > 0:
-            result[number] = (channel.clamp(low, high) - clipped.mean()) / deviation
-    return result
+    scale = clip_z_score_scale(image, foreground_share=foreground_share, percentiles=percentiles)
+    return apply_scale(image, scale, keep_zeros=False)
 
 
 class ClipZScored(MapTransform):
