@@ -227,12 +227,13 @@ RULES: Mapping[str, Rules] = {
             regions=(*_NESTED, "RC"),
             conventions=("brats2024-met",),
             empties=EMPTY_RULES["voxel-diagonal"],
+            # As the last published revision of the script has it; the one before scored no RC, wrote 374 and joined
+            # lesions of ET across NETC.
             lesions=LesionRules(
                 dilation=1,
                 threshold_mm3=2,
                 merged_predictions=True,
                 small_predictions="voxels",
-                tissues=(("ET", ("NETC",)),),
                 nsd_voxel_mm=_VOXEL_NSD,
             ),
         ),
