@@ -265,6 +265,9 @@ def segment_command(
     device: Device = None,
     settings: Settings = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is there.")] = False,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Also write the probability of each region (float16, .npz).")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -284,6 +287,7 @@ def segment_command(
             device=device,
             overrides=_overrides(settings),
             overwrite=overwrite,
+            save_probabilities=save_probabilities,
             on_start=on_start,
             on_case=on_case,
         )

@@ -1,4 +1,4 @@
-"""Predictions on disk: a NIfTI file for each case, or for slices a folder with one mask each."""
+"""Predictions on disk: a NIfTI file for each case, or for slices a folder with one mask each; probabilities beside."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from brats_pipeline.cases import Case
 from brats_pipeline.cases.stacks import is_slice_name, is_stack
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.nifti import is_nifti_name, read_nifti, strip_suffix, voxels
+from transforms.probabilities import SUFFIX
 from transforms.slices import read_mask
 
 Labels = npt.NDArray[np.uint8]
+
+PROBABILITIES = "probabilities"
+"""Folder of the probabilities, beside the label maps."""
 
 
 def slice_names(case: Case) -> list[str]:
@@ -93,19 +97,41 @@ def find_predictions(folder: Path) -> dict[str, Path]:
 
 
 def files_by_case(folder: Path) -> dict[str, list[Path]]:
-    """Case id to every file that its predictions consist of, copies and masks among them; empty for no folder."""
+    """Case id to every file that its predictions consist of: copies, masks and probabilities; empty for no folder."""
     there: dict[str, list[Path]] = defaultdict(list)
     for case_id, path in _entries(folder) if folder.is_dir() else ():
         there[case_id] += mask_files(path).values() if path.is_dir() else [path]
+    for case_id, path in probability_files(folder / PROBABILITIES).items():
+        there[case_id].append(path)
     return dict(there)
 
 
-def files_to_write(folder: Path, item: Mapping[str, Any]) -> list[Path]:
-    """The files that the prediction of a datalist item will consist of: one label map, or one mask per slice."""
+def probability_files(folder: Path) -> dict[str, Path]:
+    """Case id to the file of its probabilities; empty for no folder."""
+    if not folder.is_dir():
+        return {}
+    paths = (path for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+    return {path.stem: path for path in paths if path.suffix == SUFFIX and path.is_file()}
+
+
+def probability_file(folder: Path, case_id: str) -> Path:
+    """Where the probabilities of a case lie in a folder of predictions."""
+    return folder / PROBABILITIES / f"{case_id}{SUFFIX}"
+
+
+def files_to_write(folder: Path, item: Mapping[str, Any], *, probabilities: bool = False) -> list[Path]:
+    """The files that the prediction of a datalist item will consist of: one label map, or one mask per slice.
+
+    Args:
+        folder: of the predictions.
+        item: the case.
+        probabilities: whether a file of probabilities belongs to them.
+    """
     case_id = str(item["case_id"])
+    more = [probability_file(folder, case_id)] if probabilities else []
     if item["layout"] == "lgg":
-        return [folder / case_id / f"{Path(image).stem}_mask.tif" for image in item["image"]]
-    return [folder / f"{case_id}.nii.gz"]
+        return [folder / case_id / f"{Path(image).stem}_mask.tif" for image in item["image"]] + more
+    return [folder / f"{case_id}.nii.gz", *more]
 
 
 def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArray[Any]]:

@@ -20,12 +20,13 @@ from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
 from brats_pipeline.inputs import inputs_of, other_origin
-from brats_pipeline.predictions import files_by_case, files_to_write
+from brats_pipeline.predictions import files_by_case, files_to_write, probability_file
 from transforms.labels import MODALITIES, misfit
 from transforms.nifti import strip_suffix
 
 SCHEMA_VERSION = 2
 RECORD = "run.json"
+SAVE_PROBABILITIES = "save_probabilities"
 LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
 
 
@@ -84,10 +85,11 @@ def segment(
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    save_probabilities: bool = False,
     on_start: Callable[[int], None] | None = None,
     on_case: Callable[[str], None] | None = None,
 ) -> Segmentation:
-    """Write ``OUT/<case_id>.nii.gz`` for every case of ``inputs``.
+    """Write ``OUT/<case_id>.nii.gz`` for every case of ``inputs``, and ``OUT/probabilities/<case_id>.npz`` on demand.
 
     A case that cannot be used is passed over with its reason. Predictions that stand in ``out`` from the same files and
     weights are kept, so that a second call does only what is missing or whose scan was replaced.
@@ -100,6 +102,7 @@ def segment(
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value.
         overwrite: segment again what is there already.
+        save_probabilities: also write the probability of every region; a case that lacks its file is segmented again.
         on_start: called with the number of cases about to be segmented.
         on_case: called after each case, segmented or failed, with its id.
 
@@ -113,9 +116,12 @@ def segment(
     root = bundle_path(bundle) if bundle is not None else bundle_for(layouts)
     out = Path(out).resolve()
     result = Segmentation(out=out, bundle=root)
+    # Label maps are the same with and without them, so they say nothing about what may lie in one folder.
+    overrides = dict(overrides or {})
+    save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
 
-    wanted = wanted_modalities(root, overrides or {})
-    regions = _regions_written(root, overrides or {})
+    wanted = wanted_modalities(root, overrides)
+    regions = _regions_written(root, overrides)
     if convention is not None and (refusal := misfit(convention, regions)):
         raise PipelineError(refusal)
     items: list[dict[str, Any]] = []
@@ -131,14 +137,15 @@ def segment(
             if is_stack(sources[0]) and len(sources[0].paths) == 1:
                 result.notes[case.case_id] = LONE_SLICE
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
-    identity = _identity(root, convention, overrides or {})
+    identity = _identity(root, convention, overrides)
     earlier = _earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
     changed = {name for name, told in inputs_now.items() if name in earlier and earlier[name].get("inputs") != told}
     if not overwrite:
         result.skipped = [
             item["case_id"]
             for item in items
-            if item["case_id"] in earlier.keys() - changed and all(path.is_file() for path in files_to_write(out, item))
+            if item["case_id"] in earlier.keys() - changed
+            and all(path.is_file() for path in files_to_write(out, item, probabilities=save_probabilities))
         ]
         items = [item for item in items if item["case_id"] not in result.skipped]
     started = time.monotonic()
@@ -149,13 +156,16 @@ def segment(
     def begin() -> None:
         """Remove what stands for scans that are gone, then vouch for what is about to be written."""
         _remove(out, changed)
+        for item in () if save_probabilities else items:
+            probability_file(out, item["case_id"]).unlink(missing_ok=True)
         record([str(item["case_id"]) for item in items])
 
     try:
         if items:
             if on_start is not None:
                 on_start(len(items))
-            _run(root, items, device, overrides or {}, result, begin, on_case)
+            saving = {SAVE_PROBABILITIES: True} if save_probabilities else {}
+            _run(root, items, device, {**overrides, **saving}, result, begin, on_case)
         _remove(out, earlier.keys() & result.failed.keys())
     finally:
         if result.done or result.skipped or result.failed:

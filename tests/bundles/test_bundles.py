@@ -104,10 +104,12 @@ def test_the_evaluation_overlay_makes_label_maps_as_inference_does(bundle: Path)
     ours, theirs = infer["to_label_map"], overlay["validate::postprocessing"]["transforms"]
     ours = [step | {"transform": "its preprocessing"} if step["_target_"] == "Invertd" else step for step in ours]
     theirs = [step | {"transform": "its preprocessing"} if step["_target_"] == "Invertd" else step for step in theirs]
-    assert theirs[-1].pop("output_dir") == "$@output_dir + '/predictions'"
-    assert ours[-1].pop("output_dir") == "@output_dir"
+    folders = [[step.pop("output_dir") for step in steps if "output_dir" in step] for steps in (ours, theirs)]
+    assert folders[0] == ["$@output_dir + '/probabilities'", "@output_dir"]
+    assert folders[1] == ["$@output_dir + '/predictions/probabilities'", "$@output_dir + '/predictions'"]
     assert ours == theirs
     assert infer["threshold"] == overlay["threshold"]
+    assert infer["save_probabilities"] is overlay["save_probabilities"] is False
 
 
 @pytest.mark.parametrize(
