@@ -22,6 +22,7 @@ from brats_pipeline.metrics.statistics import (
     t_half_width,
     wilcoxon_p,
 )
+from brats_pipeline.metrics.summary import patients_of
 
 LEVEL = 0.05
 """A p below it counts as a finding."""
@@ -54,7 +55,8 @@ class Comparison:
     """One metric of two runs, case by case; every difference is the first run's value less the second's.
 
     Args:
-        n: cases that both runs define.
+        n: cases that both runs define; patients, where several cases are of one patient.
+        cases: that both runs define.
         undefined: cases left out because the metric is not defined in one of the runs.
         mean_difference: None where ``n`` is 0.
         median_difference: None where ``n`` is 0.
@@ -70,6 +72,7 @@ class Comparison:
     """
 
     n: int
+    cases: int
     undefined: tuple[str, ...]
     mean_difference: float | None
     median_difference: float | None
@@ -98,13 +101,22 @@ class Comparison:
 
 
 def compare_paired(
-    first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
+    first: Mapping[str, float],
+    second: Mapping[str, float],
+    *,
+    patients: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Comparison:
     """Compare one metric of two runs case by case.
+
+    Time points of one patient resemble each other, and every test here takes what it is given for independent: where
+    the patients are known, the differences of each patient are averaged first, and patients are what is compared.
 
     Args:
         first: case id to value; NaN where it is not defined.
         second: the same cases in the other run.
+        patients: case id to patient; None where every case is another patient.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -119,10 +131,14 @@ def compare_paired(
     defined = [case for case in case_ids if case not in set(undefined)]
     if infinite := [case for case in defined if math.isinf(first[case]) or math.isinf(second[case])]:
         raise ValueError(f"{infinite[0]} has an infinite value; replace it by the score that the rules give it")
-    differences = [round(first[case] - second[case], TIE_DECIMALS) for case in defined]
+    by_patient: dict[str, list[float]] = {}
+    for case, owner in zip(defined, patients_of(defined, patients) or defined, strict=True):
+        by_patient.setdefault(owner, []).append(first[case] - second[case])
+    differences = [round(math.fsum(own) / len(own), TIE_DECIMALS) for own in by_patient.values()]
     n = len(differences)
     return Comparison(
         n=n,
+        cases=len(defined),
         undefined=undefined,
         mean_difference=float(np.mean(differences)) if n else None,
         median_difference=float(np.median(differences)) if n else None,
@@ -160,7 +176,10 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
     if comparison.mean_difference is None or comparison.median_difference is None or comparison.p_value is None:
         return f"{first} and {second} share no case in which {name} is defined: nothing to compare."
 
-    cases = "1 case" if n == 1 else f"{n} cases"
+    several = comparison.cases > n
+    noun = "patient" if several else "case"
+    cases = f"{n} {noun}{'' if n == 1 else 's'}"
+    of_cases = f" ({comparison.cases} cases, averaged by patient)" if several else ""
     figures = (
         f"{name} of {first} less that of {second}: mean {comparison.mean_difference:+.3g}{unit}, "
         f"median {comparison.median_difference:+.3g}{unit}"
@@ -173,8 +192,8 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
                 f"{comparison.smallest_difference:.3g}{unit} (half of the paired t interval, t * SD / sqrt(n))"
             )
         return (
-            f"With {cases} no test can decide between {first} and {second}: the smallest two-sided p of Wilcoxon's "
-            f"test is {comparison.smallest_p:.3g}. {figures}{least}."
+            f"With {cases}{of_cases} no test can decide between {first} and {second}: the smallest two-sided p of "
+            f"Wilcoxon's test is {comparison.smallest_p:.3g}. {figures}{least}."
         )
     if comparison.equal == n:
         return f"{first} and {second} have the same {name} in all {cases}."
@@ -182,7 +201,7 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
     corrected = "" if adjusted_p is None else f", corrected by Holm {_p(adjusted_p)}"
     figures += (
         f", 95 % interval {low:+.3g} to {high:+.3g}{unit}; Wilcoxon {_p(comparison.p_value)}{corrected}; "
-        f"n = {n}, {comparison.equal} equal"
+        f"n = {cases if several else n}{of_cases}, {comparison.equal} equal"
     )
     sign = comparison.shown(adjusted_p=adjusted_p)
     if sign:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from brats_pipeline.metrics.comparison import FEWEST_CASES, lower_is_better
 from brats_pipeline.metrics.joining import Row
 from brats_pipeline.metrics.statistics import RESAMPLES, TIE_DECIMALS, Floats, resampled
+from brats_pipeline.metrics.summary import patients_of
 
 Ties = Literal["min", "average"]
 
@@ -31,7 +32,7 @@ class RankedRun:
         name: of the run.
         rank: 1 is the best; equal averages share the smallest of their ranks.
         mean_rank: average over all cases, regions and metrics.
-        shares: share of resamples in which the run has rank 1, 2, ...; None for a single case.
+        shares: share of resamples in which the run has rank 1, 2, ...; None for a single case or patient.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Ranking:
     Args:
         runs: the best first; runs of equal rank by name.
         n: cases.
+        patients: they belong to; these are drawn for the shares.
         cells: combinations of case, region and metric in which the runs were ranked.
         metrics: the columns ranked.
         ties: how equal values share ranks.
@@ -55,6 +57,7 @@ class Ranking:
 
     runs: tuple[RankedRun, ...]
     n: int
+    patients: int
     cells: int
     metrics: tuple[str, ...]
     ties: Ties
@@ -63,10 +66,14 @@ class Ranking:
     def sentences(self) -> tuple[str, ...]:
         """How the ranking came about, in words."""
         cases = "1 case" if self.n == 1 else f"{self.n} cases"
+        several = self.patients < self.n
+        if several:
+            cases += f" of {self.patients} patient{'' if self.patients == 1 else 's'}"
+        drawn = "patients" if several else "cases"
         shared = "the smallest" if self.ties == "min" else "the mean"
-        stability = f"Shares of ranks: cases drawn with replacement, {self.resamples:,} times."
-        if self.n < FEWEST_CASES:
-            stability = f"With {cases} drawing cases anew says little about other cases: the shares look too sure."
+        stability = f"Shares of ranks: {drawn} drawn with replacement, {self.resamples:,} times."
+        if self.patients < FEWEST_CASES:
+            stability = f"With {cases} drawing {drawn} anew says little about other {drawn}: the shares look too sure."
         return (
             f"Runs are ranked in each case, region and metric ({', '.join(self.metrics)}; {self.cells} ranks a run, "
             f"{cases}), the ranks are averaged, and the averages ranked. Equal values share {shared} of their ranks; "
@@ -93,6 +100,7 @@ def rank_runs(
     *,
     metrics: Sequence[str] = ("dice", "hd95_mm"),
     ties: Ties = "min",
+    patients: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Ranking:
@@ -104,7 +112,8 @@ def rank_runs(
         runs: name of a run to its rows, from :func:`join_runs`.
         metrics: columns to rank by; distances and errors are better when smaller.
         ties: what equal values of a case share: the smallest of their ranks, or the mean of them.
-        resamples: of the cases, for the stability of the order.
+        patients: case id to patient, whose cases are drawn together; None where every case is another patient.
+        resamples: of the cases or patients, for the stability of the order.
         seed: of the draws.
 
     Raises:
@@ -127,25 +136,27 @@ def rank_runs(
         dtype=np.float64,
     ).round(TIE_DECIMALS)
     case_ids = sorted({case_id for case_id, _ in keys})
-    numbers = {case_id: number for number, case_id in enumerate(case_ids)}
-    case_of_cell = np.array([numbers[case_id] for case_id, _ in keys for _ in metrics], dtype=np.int64)
+    owners = patients_of(case_ids, patients) or case_ids
+    drawn_ids = sorted(set(owners))
+    numbers = {case_id: drawn_ids.index(owner) for case_id, owner in zip(case_ids, owners, strict=True)}
+    owner_of_cell = np.array([numbers[case_id] for case_id, _ in keys for _ in metrics], dtype=np.int64)
     if losses.size == 0 or not (ranked := ~np.isnan(losses).all(axis=0)).any():
         raise ValueError("no case, region and metric in which a run has a value; rank at least one run and one case")
     doubled = _doubled_ranks(np.nan_to_num(losses[:, ranked], nan=np.inf), ties)
-    by_case = np.zeros((len(case_ids), len(tables)), dtype=np.int64)
-    np.add.at(by_case, case_of_cell[ranked], doubled.T)
-    per_case = by_case.T
+    by_owner = np.zeros((len(drawn_ids), len(tables)), dtype=np.int64)
+    np.add.at(by_owner, owner_of_cell[ranked], doubled.T)
+    per_owner = by_owner.T
 
     # Within a resample every run has equally many ranks, so the order of sums is that of averages.
-    ranks, n = np.arange(1, len(tables) + 1), len(case_ids)
+    ranks, n = np.arange(1, len(tables) + 1), len(drawn_ids)
     counts = np.zeros((len(tables), len(tables)), dtype=np.int64)
     for indices in resampled(n, resamples=resamples, seed=seed) if n > 1 else ():
         flat = (indices + n * np.arange(len(indices))[:, None]).ravel()
         drawn = np.bincount(flat, minlength=indices.size).reshape(indices.shape)
-        order = _order((per_case.astype(np.float64) @ drawn.T.astype(np.float64)).astype(np.int64))
+        order = _order((per_owner.astype(np.float64) @ drawn.T.astype(np.float64)).astype(np.int64))
         counts += (order[:, :, None] == ranks).sum(axis=1)
 
-    sums = per_case.sum(axis=1)
+    sums = per_owner.sum(axis=1)
     found = [
         RankedRun(
             name=name,
@@ -157,7 +168,8 @@ def rank_runs(
     ]
     return Ranking(
         runs=tuple(sorted(found, key=lambda run: (run.rank, run.name))),
-        n=n,
+        n=len(case_ids),
+        patients=n,
         cells=int(ranked.sum()),
         metrics=tuple(metrics),
         ties=ties,

@@ -2,13 +2,14 @@
 
 Efron, Better Bootstrap Confidence Intervals, JASA 1987 (BCa); Wilcoxon, Individual Comparisons by Ranking Methods,
 Biometrics Bulletin 1945; Pratt, Remarks on Zeros and Ties in the Wilcoxon Signed Rank Procedures, JASA 1959; Holm, A
-Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 1979.
+Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of Statistics 1979; resampling whole
+patients: Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -35,48 +36,78 @@ def resampled(n: int, *, resamples: int, seed: int) -> Iterator[npt.NDArray[np.i
         yield generator.integers(0, n, (min(rows, resamples - start), n))
 
 
+def _clusters(values: Floats, owners: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+    """Sum and count of the values of each owner, in an order that depends on nothing else; NaN is left out."""
+    defined = ~np.isnan(values)
+    if owners is None:
+        sums = np.sort(values[defined])
+        return sums, np.ones(sums.size)
+    if len(owners) != values.size:
+        raise ValueError(f"got {len(owners)} patients for {values.size} values; every value needs its patient")
+    members: dict[Hashable, list[float]] = {}
+    for value, owner, kept in zip(values.tolist(), owners, defined.tolist(), strict=True):
+        if kept:
+            members.setdefault(owner, []).append(value)
+    pairs = sorted((math.fsum(own), float(len(own))) for own in members.values())
+    return np.array([total for total, _ in pairs]), np.array([count for _, count in pairs])
+
+
 def bootstrap_interval(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    values: Sequence[float],
+    *,
+    patients: Sequence[Hashable] | None = None,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> tuple[float, float] | None:
     """Confidence interval of the mean by the bias-corrected and accelerated bootstrap.
 
-    The order of the values does not matter. Below about 20 values every bootstrap interval is too narrow.
+    The order of the values does not matter. Below about 20 values every bootstrap interval is too narrow. Time points
+    of one patient resemble each other; where the patients are given, whole patients are drawn, with all their values,
+    and left out one by one for the acceleration. The mean stays that over the values.
 
     Args:
         values: one per case; NaN is left out.
+        patients: whose value each is; None where each is somebody else's.
         confidence: share of samples whose interval holds the true mean.
         resamples: how many.
         seed: of the draws; equal seeds give equal intervals.
 
     Returns:
-        Lower and upper end; both the value itself where all are equal, None for fewer than two values.
+        Lower and upper end; both the value itself where all are equal, None for fewer than two values or patients.
 
     Raises:
-        ValueError: a value is infinite, the confidence does not lie between 0 and 1, or there are no resamples.
+        ValueError: a value is infinite, the confidence does not lie between 0 and 1, there are no resamples, or
+            more or fewer patients than values.
     """
     if not 0 < confidence < 1 or resamples < 1:
         raise ValueError(
             f"got confidence {confidence:g} and {resamples} resamples; "
             "the confidence must lie between 0 and 1, such as 0.95, and resamples be positive, such as 10,000"
         )
-    sample = np.sort(np.asarray(values, dtype=np.float64))
-    sample = sample[~np.isnan(sample)]
-    if np.isinf(sample).any():
+    given = np.asarray(values, dtype=np.float64)
+    if np.isinf(given).any():
         raise ValueError("got an infinite value, which has no mean; replace it by the score that the rules give it")
-    if sample.size < 2:
+    sums, counts = _clusters(given, patients)
+    if sums.size < 2:
         return None
-    if sample[0] == sample[-1]:
-        return float(sample[0]), float(sample[0])
+    own = sums / counts
+    if own.min() == own.max():
+        return float(own[0]), float(own[0])
 
-    mean = sample.mean()
-    blocks = resampled(sample.size, resamples=resamples, seed=seed)
-    means = np.concatenate([sample[indices].mean(axis=1) for indices in blocks])
+    mean = sums.mean() / counts.mean()
+    blocks = resampled(sums.size, resamples=resamples, seed=seed)
+    means = np.concatenate([sums[indices].mean(axis=1) / counts[indices].mean(axis=1) for indices in blocks])
     # A resample that is the sample in another order has its mean, but for the rounding of the sum.
-    means[np.abs(means - mean) <= 1e-12 * np.abs(sample).max()] = mean
+    means[np.abs(means - mean) <= 1e-12 * np.abs(own).max()] = mean
     below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * resamples)
     bias = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     # The jackknife of a mean leaves the deviations themselves, up to a factor that cancels.
-    deviations = (sample - mean) / np.abs(sample - mean).max()
+    deviations = sums - mean * counts
+    if counts.min() < counts.max():
+        without = (sums.sum() - sums) / (counts.sum() - counts)
+        deviations = without.mean() - without
+    deviations = deviations / np.abs(deviations).max()
     acceleration = (deviations**3).sum() / (6 * (deviations**2).sum() ** 1.5)
     tail = ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
     levels = ndtr(bias + (bias + tail) / (1 - acceleration * (bias + tail)))

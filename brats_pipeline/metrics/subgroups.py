@@ -15,7 +15,7 @@ import numpy as np
 
 from brats_pipeline.metrics.joining import Row, by_case
 from brats_pipeline.metrics.statistics import RESAMPLES, bootstrap_interval
-from brats_pipeline.metrics.summary import Spread, spread
+from brats_pipeline.metrics.summary import Spread, patients_of, spread
 
 LEAST_ET_ML = 0.1
 """Enhancing tumour of this volume is worth a score without any rule for empty regions."""
@@ -207,7 +207,7 @@ class GroupFigures:
         metric: the column.
         n: cases of the group.
         spread: where the values lie; its own ``n`` counts the cases that define the metric; None where none does.
-        interval_95: of the mean, by the BCa bootstrap; None for fewer than two values.
+        interval_95: of the mean, by the BCa bootstrap; None for fewer than two values or patients.
     """
 
     name: str
@@ -225,6 +225,7 @@ def summarise_groups(
     cohort: Sequence[CaseFacts],
     region: str,
     metric: str,
+    patients: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[GroupFigures]:
@@ -236,6 +237,7 @@ def summarise_groups(
         cohort: what decides on them, from :func:`case_facts`.
         region: the region scored.
         metric: the column.
+        patients: case id to patient, whose cases are drawn together; None where every case is another patient.
         resamples: of the bootstrap.
         seed: of the bootstrap.
     """
@@ -243,7 +245,9 @@ def summarise_groups(
     found = []
     for group in groups:
         members = group.members(cohort)
-        own = [value for case_id, value in values.items() if case_id in members]
+        case_ids = [case_id for case_id in values if case_id in members]
+        own = [values[case_id] for case_id in case_ids]
+        owners = patients_of(case_ids, patients)
         found.append(
             GroupFigures(
                 name=group.name,
@@ -251,16 +255,28 @@ def summarise_groups(
                 metric=metric,
                 n=len(own),
                 spread=spread(own),
-                interval_95=bootstrap_interval(own, resamples=resamples, seed=seed),
+                interval_95=bootstrap_interval(own, patients=owners, resamples=resamples, seed=seed),
             )
         )
     return found
 
 
 def enhancing_twice(
-    rows: Sequence[Row], *, metric: str = "dice", resamples: int = RESAMPLES, seed: int = 0
+    rows: Sequence[Row],
+    *,
+    metric: str = "dice",
+    patients: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> list[GroupFigures]:
     """ET over all cases, empty ones by the rule, and ET over the cases that have at least 0.1 ml of it."""
-    groups: list[Group] = [Everyone(), AtLeast()]
-    cohort = case_facts(rows)
-    return summarise_groups(rows, groups, cohort=cohort, region="ET", metric=metric, resamples=resamples, seed=seed)
+    return summarise_groups(
+        rows,
+        [Everyone(), AtLeast()],
+        cohort=case_facts(rows),
+        region="ET",
+        metric=metric,
+        patients=patients,
+        resamples=resamples,
+        seed=seed,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,14 +57,18 @@ class RegionSummary:
     metrics: dict[str, Spread]
 
 
-def spread(values: Sequence[float | None], *, interval: bool = False) -> Spread | None:
+def spread(
+    values: Sequence[float | None], *, interval: bool = False, patients: Sequence[Hashable] | None = None
+) -> Spread | None:
     """Summarise one metric; values that are not defined are left out, None when no value is left.
 
     Args:
         values: one per case.
-        interval: whether to find an interval of the mean; the values must be independent of each other.
+        interval: whether to find an interval of the mean.
+        patients: whose value each is, for the interval; None where the values are independent of each other.
     """
-    defined = np.array([value for value in values if value is not None and not np.isnan(value)], dtype=np.float64)
+    given = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    defined = given[~np.isnan(given)]
     if defined.size == 0:
         return None
     q1, median, q3 = (float(value) for value in np.quantile(defined, (0.25, 0.5, 0.75)))
@@ -75,21 +79,32 @@ def spread(values: Sequence[float | None], *, interval: bool = False) -> Spread 
         median=median,
         q1=q1,
         q3=q3,
-        mean_interval_95=bootstrap_interval(defined.tolist()) if interval else None,
+        mean_interval_95=bootstrap_interval(given.tolist(), patients=patients) if interval else None,
     )
 
 
-def summarise(rows: Sequence[RegionScore], regions: Sequence[str]) -> list[RegionSummary]:
+def patients_of(case_ids: Sequence[str], patients: Mapping[str, str] | None) -> list[str] | None:
+    """Whose case each is; a case that is not listed is a patient of its own. None where nothing is listed."""
+    return None if patients is None else [patients.get(case_id, case_id) for case_id in case_ids]
+
+
+def summarise(
+    rows: Sequence[RegionScore], regions: Sequence[str], *, patients: Mapping[str, str] | None = None
+) -> list[RegionSummary]:
     """Summarise the rows of a cohort.
 
     Args:
         rows: one per case and region.
         regions: the regions wanted, in the order wanted.
+        patients: case id to patient, for the intervals; None where every case is another patient.
     """
     summaries = []
     for region in regions:
         own = [row for row in rows if row.region == region]
-        spreads = {metric: spread([getattr(row, metric) for row in own], interval=True) for metric in METRICS}
+        owners = patients_of([row.case_id for row in own], patients)
+        spreads = {
+            metric: spread([getattr(row, metric) for row in own], interval=True, patients=owners) for metric in METRICS
+        }
         summaries.append(
             RegionSummary(
                 region=region,

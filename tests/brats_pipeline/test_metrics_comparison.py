@@ -267,3 +267,24 @@ def test_rows_of_a_real_table_join_with_the_miss_of_the_rules():
     assert by_case(joined.runs["B"], region="ET", metric="hd95_mm") == dict.fromkeys(
         ("x", "y"), rule.empties.one_hd95_mm
     )
+
+
+def test_time_points_of_one_patient_are_averaged_before_they_are_compared():
+    patients = {f"{patient}-{visit}": patient for patient in "abcdefg" for visit in (1, 2, 3)}
+    first = {case: 0.8 + 0.01 * number for number, case in enumerate(patients)}
+    second = {case: value - 0.02 * (1 + int(case[-1])) for case, value in first.items()}
+    found = compare_paired(first, second, patients=patients)
+    by_hand = compare_paired(dict.fromkeys("abcdefg", 0.06), dict.fromkeys("abcdefg", 0.0))
+    assert (found.n, found.cases) == (7, 21)
+    assert found.p_value == by_hand.p_value
+    assert found.mean_difference == pytest.approx(0.06)
+    assert compare_paired(first, second).p_value < found.p_value
+    assert "n = 7 patients (21 cases, averaged by patient)" in verdict(found, metric="dice", first="A", second="B")
+
+
+def test_many_time_points_of_few_patients_decide_nothing():
+    patients = {f"{patient}-{visit}": patient for patient in "abc" for visit in range(10)}
+    second = {case: 0.01 * number for number, case in enumerate(patients)}
+    first = {case: value + 0.1 for case, value in second.items()}
+    text = verdict(compare_paired(first, second, patients=patients), metric="dice", first="A", second="B")
+    assert text.startswith("With 3 patients (30 cases, averaged by patient) no test can decide")

@@ -163,3 +163,14 @@ def test_what_cannot_be_ranked_is_refused():
     for nothing in ({}, {"A": []}, {"A": table([math.nan], [math.nan])}):
         with pytest.raises(ValueError, match="no case, region and metric"):
             rank_runs(nothing)
+
+
+def test_time_points_of_one_patient_are_drawn_together():
+    alone = {"A": table([0.9, 0.2, 0.4]), "B": table([0.8, 0.6, 0.3])}
+    double = {"A": table([0.9, 0.9, 0.2, 0.2, 0.4, 0.4]), "B": table([0.8, 0.8, 0.6, 0.6, 0.3, 0.3])}
+    patients = {f"c{number}": f"p{number // 2}" for number in range(6)}
+    ranking = rank_runs(double, patients=patients, resamples=2_000)
+    assert ranking.runs == rank_runs(alone, resamples=2_000).runs
+    assert (ranking.n, ranking.patients) == (6, 3)
+    assert "6 cases of 3 patients" in ranking.sentences()[0]
+    assert "patients anew" in ranking.sentences()[1]

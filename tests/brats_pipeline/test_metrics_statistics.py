@@ -291,3 +291,67 @@ def test_statistics_need_no_slow_import():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def exhaustive_bca_of_patients(values_of, confidence=0.95):
+    """The limits over all draws of whole patients, in exact fractions up to the normal quantiles."""
+    sums, counts = [sum(own) for own in values_of], [len(own) for own in values_of]
+    chosen = list(itertools.product(range(len(sums)), repeat=len(sums)))
+    means = sorted(Fraction(sum(sums[i] for i in draw), sum(counts[i] for i in draw)) for draw in chosen)
+    mean = Fraction(sum(sums), sum(counts))
+    below = Fraction(sum(each < mean for each in means) + sum(each <= mean for each in means), 2 * len(means))
+    jackknife = [Fraction(sum(sums) - s, sum(counts) - c) for s, c in zip(sums, counts, strict=True)]
+    centre = Fraction(sum(jackknife), len(jackknife))
+    acceleration = float(sum((centre - each) ** 3 for each in jackknife)) / (
+        6 * float(sum((centre - each) ** 2 for each in jackknife)) ** 1.5
+    )
+    bias = stats.norm.ppf(float(below))
+    tails = stats.norm.ppf([(1 - confidence) / 2, (1 + confidence) / 2])
+    levels = stats.norm.cdf(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
+    return tuple(np.quantile([float(each) for each in means], levels))
+
+
+def test_whole_patients_are_drawn_as_a_hand_draws_them():
+    values_of = [[Fraction(tenth, 10) for tenth in own] for own in ((9, 8, 9), (5,), (7, 6), (2, 3, 1, 3), (8,))]
+    values = [float(value) for own in values_of for value in own]
+    patients = [number for number, own in enumerate(values_of) for _ in own]
+    found = bootstrap_interval(values, patients=patients, resamples=100_000)
+    assert found == pytest.approx(exhaustive_bca_of_patients(values_of), abs=0.01)
+    assert bootstrap_interval(values[::-1], patients=patients[::-1], resamples=100_000) == found
+
+
+def test_patients_of_one_value_each_give_the_interval_of_the_values():
+    values = SAMPLES["Dice with misses"].tolist()
+    assert bootstrap_interval(values, patients=range(len(values))) == bootstrap_interval(values)
+
+
+def test_time_points_that_are_copies_make_no_interval_narrower():
+    values = SAMPLES["normal"].tolist()
+    alone = bootstrap_interval(values)
+    copied = bootstrap_interval(values * 4, patients=[*range(len(values))] * 4)
+    assert copied == pytest.approx(alone, rel=1e-9)
+    low, high = bootstrap_interval(values * 4)
+    assert high - low < 0.6 * (alone[1] - alone[0])
+
+
+def test_with_patients_the_interval_covers_the_mean_and_with_cases_alone_it_does_not():
+    """Twenty-five patients of one to six time points that share most of their score: 95 % is promised."""
+    random = np.random.default_rng(9)
+    inside = {"patients": 0, "cases": 0}
+    trials = 200
+    for seed in range(trials):
+        sizes = random.integers(1, 7, 25)
+        patients = np.repeat(np.arange(25), sizes)
+        values = random.normal(0, 1, 25)[patients] + random.normal(0, 0.3, patients.size)
+        for name, owners in (("patients", patients.tolist()), ("cases", None)):
+            low, high = bootstrap_interval(values, patients=owners, resamples=400, seed=seed)
+            inside[name] += low <= 0 <= high
+    assert inside["patients"] / trials > 0.88
+    assert inside["cases"] / trials < 0.8
+
+
+def test_one_patient_has_no_interval_and_every_value_needs_its_patient():
+    assert bootstrap_interval([0.1, 0.9, 0.5], patients=["a", "a", "a"]) is None
+    assert bootstrap_interval([0.1, 0.9, math.nan], patients=["a", "a", "b"]) is None
+    with pytest.raises(ValueError, match="2 patients for 3 values"):
+        bootstrap_interval([0.1, 0.9, 0.5], patients=["a", "b"])
