@@ -185,6 +185,7 @@ def _run(
         workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime, changed=given)
         trainer = workflow.parser.get_parsed_content("train::trainer")
         recorder = workflow.parser.get_parsed_content("train::recorder")
+        record |= _shares(workflow.parser)
         try:
             if trainer.state.epoch < trainer.state.max_epochs:
                 if on_start is not None:
@@ -224,6 +225,12 @@ def _no_half_run(run: Path) -> Iterator[None]:
                 for folder in absent:
                     folder.rmdir()
         raise
+
+
+def _shares(parser: Any) -> dict[str, Any]:
+    """What a weighted loss was made of: the mean share of the training masks that each region fills."""
+    shares = parser.get_parsed_content("region_shares") if "region_shares" in parser else None
+    return {} if shares is None else {"region_shares": dict(zip(parser["regions"], shares, strict=True))}
 
 
 def _write_record(run: Path, record: Mapping[str, Any]) -> None:
