@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -103,11 +104,17 @@ def feature_widths(features: int | Sequence[int], depth: int) -> tuple[int, ...]
     """Widths of the ``depth + 1`` levels: given as they are, or doubling from the first.
 
     Raises:
-        ValueError: depth below 1, or a sequence whose length is not ``depth + 1``.
+        ValueError: depth below 1, a sequence whose length is not ``depth + 1``, or a number that is not whole.
     """
+    if not isinstance(depth, Integral):
+        raise ValueError(f"depth is {depth}; it counts the poolings and must be a whole number")
+    check_whole(features)
     if depth < 1:
         raise ValueError(f"depth is {depth}; it counts the poolings and must be at least 1")
-    widths = tuple(features * 2**level for level in range(depth + 1)) if isinstance(features, int) else tuple(features)
+    if isinstance(features, Iterable):
+        widths = tuple(features)
+    else:
+        widths = tuple(features * 2**level for level in range(depth + 1))
     if len(widths) != depth + 1:
         raise ValueError(f"features has {len(widths)} widths; depth {depth} needs {depth + 1} (one more than poolings)")
     if min(widths) < 1:
@@ -115,13 +122,28 @@ def feature_widths(features: int | Sequence[int], depth: int) -> tuple[int, ...]
     return widths
 
 
+def check_whole(features: int | Sequence[int]) -> None:
+    """Refuse a width, or one of several, that counts no channels.
+
+    Raises:
+        ValueError: it is not a whole number.
+    """
+    if isinstance(features, Iterable):
+        if not all(isinstance(width, Integral) for width in features):
+            raise ValueError(f"features is {features}; every width must be a whole number")
+    elif not isinstance(features, Integral):
+        raise ValueError(f"features is {features}; it must be a whole number of channels, or one for each level")
+
+
 def check_channels(**channels: int) -> None:
     """Refuse a number of channels that is none.
 
     Raises:
-        ValueError: it is below 1; the message names the argument.
+        ValueError: it is below 1 or not whole; the message names the argument.
     """
     for name, number in channels.items():
+        if not isinstance(number, Integral):
+            raise ValueError(f"{name} is {number}; it must be a whole number")
         if number < 1:
             raise ValueError(f"{name} is {number}; it must be at least 1")
 

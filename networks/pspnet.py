@@ -6,6 +6,7 @@ Zhao et al., Pyramid Scene Parsing Network, CVPR 2017, arXiv:1612.01105.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -18,58 +19,91 @@ from networks.layers import check_channels, check_image, initialise, layers, res
 BINS = (1, 2, 3, 6)
 
 
-def bin_means(x: Tensor, axis: int, bins: int) -> Tensor:
-    """Means along one axis over ``bins`` equal parts, which overlap in the voxels that they share.
+def bin_shares(length: int, bins: int, like: Tensor) -> Tensor:
+    """What each voxel of an axis gives to the mean of each of ``bins`` equal parts: ``(bins, length)``.
 
-    Bin ``i`` holds the voxels that touch ``[i / bins, (i + 1) / bins]`` of the axis, as adaptive average pooling does;
-    a product, because that can be exported for any size and summed in one order on every device.
+    Bin ``i`` holds the voxels that touch ``[i / bins, (i + 1) / bins]`` of the axis, as adaptive average pooling does,
+    so parts overlap in the voxels that they share. Device and type are those of ``like``.
 
         4 voxels, 3 bins   =>   1/2 1/2  0   0
                                  0  1/2 1/2  0
                                  0   0  1/2 1/2
     """
-    length = x.shape[axis]
-    voxel = torch.arange(length, device=x.device).unsqueeze(1)
-    number = torch.arange(bins, device=x.device)
+    voxel = torch.arange(length, device=like.device)
+    number = torch.arange(bins, device=like.device).unsqueeze(1)
     inside = ((voxel + 1) * bins > number * length) & (voxel * bins < (number + 1) * length)
-    share = inside.to(x.dtype)
-    return torch.matmul(x.transpose(axis, -1), share / share.sum(dim=0)).transpose(axis, -1)
+    share = inside.to(like.dtype)
+    return share / share.sum(dim=1, keepdim=True)
+
+
+def first_axis_means(x: Tensor, share: Tensor) -> Tensor:
+    """Weighted sums along axis 1: ``(N, length, *)`` by shares ``(bins, length)`` to ``(N, bins, *)``."""
+    return torch.bmm(share.expand(x.shape[0], -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def bin_means(x: Tensor, bins: list[int]) -> list[Tensor]:
+    """Means over ``bins`` equal parts of every axis, for several numbers of bins at once.
+
+    Products with :func:`bin_shares`, because those can be exported for any size and are summed in one order on every
+    device. The voxels are read once, for all bins together, and as ``channels_last`` has them, so that such features
+    need no copy.
+
+    Args:
+        x: ``(N, C, *spatial)``.
+        bins: numbers of parts.
+
+    Returns:
+        One ``(N, C, count, ...)`` for each count in ``bins``, in ``channels_last``.
+    """
+    voxels = x.movedim(1, -1)  # (N, *spatial, C)
+    slabs = first_axis_means(voxels, torch.cat([bin_shares(x.shape[2], count, x) for count in bins]))
+    found: list[Tensor] = []
+    for count, slab in zip(bins, slabs.split(bins, dim=1)):  # noqa: B905  TorchScript knows no strict
+        means = slab  # (N, count, *spatial[1:], C)
+        for axis in range(2, x.dim() - 1):
+            share = bin_shares(x.shape[axis + 1], count, x)
+            means = first_axis_means(means.flatten(0, axis - 1), share).unflatten(0, means.shape[:axis])
+        found.append(means.movedim(-1, 1))
+    return found
 
 
 class PooledBranch(nn.Module):
-    """The scene at one scale: means over ``bins`` parts of every axis, a 1x1(x1) convolution, and back to the grid.
+    """The scene at one scale: a 1x1(x1) convolution of the means over parts of every axis, and back to the grid.
 
     It has no norm: a single bin a case leaves nothing to normalise over.
     """
 
-    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, bins: int) -> None:
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.bins = bins
         self.conv = layers(spatial_dims).conv(in_channels, out_channels, kernel_size=1)
         self.activation = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = x
-        for axis in range(2, x.dim()):
-            pooled = bin_means(pooled, axis, self.bins)
-        scene: Tensor = self.activation(self.conv(pooled))  # bins along every axis
-        if self.bins == 1:
-            return scene.expand(list(scene.shape[:2]) + list(x.shape[2:]))  # nothing to interpolate
-        return resize(scene, list(x.shape[2:]))
+    def forward(self, means: Tensor, size: list[int]) -> Tensor:
+        return resize(self.activation(self.conv(means)), size)
 
 
 class PyramidPooling(nn.Module):
-    """Each voxel's features, joined by what surrounds them at several scales."""
+    """Each voxel's features, joined by what surrounds them at several scales.
+
+    Raises:
+        ValueError: more scales than channels, which are shared out among them.
+    """
 
     def __init__(self, spatial_dims: int, channels: int, bins: Sequence[int]) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            PooledBranch(spatial_dims, channels, channels // len(bins), count) for count in bins
-        )
+        if len(bins) > channels:
+            raise ValueError(
+                f"bins has {len(bins)} scales, and the encoder {channels} features to share out among them; give at "
+                f"most {channels} scales, or more features"
+            )
+        self.bins = list(bins)
+        self.branches = nn.ModuleList(PooledBranch(spatial_dims, channels, channels // len(bins)) for _ in bins)
 
     def forward(self, x: Tensor) -> Tensor:
-        joined = [branch(x) for branch in self.branches]
-        joined.insert(0, x)
+        means = bin_means(x, self.bins)
+        joined = [x]
+        for number, branch in enumerate(self.branches):
+            joined.append(branch(means[number], list(x.shape[2:])))
         return torch.cat(joined, dim=1)  # (N, 2 * channels, *)
 
 
@@ -121,9 +155,9 @@ class PSPNet(nn.Module):
     ) -> None:
         super().__init__()
         dims = layers(spatial_dims)
-        if not bins or min(bins) < 1:
+        if not bins or not all(isinstance(count, Integral) and count >= 1 for count in bins):
             raise ValueError(
-                f"bins is {tuple(bins)}; give one number of parts or more, each at least 1, such as {BINS}"
+                f"bins is {tuple(bins)}; give one number of parts or more, each at least 1 and whole, such as {BINS}"
             )
         check_channels(in_channels=in_channels, out_channels=out_channels)
         self.in_channels = in_channels

@@ -8,7 +8,8 @@ Simonyan and Zisserman 2015, arXiv:1409.1556.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from networks.layers import (
     check_channels,
     check_image,
+    check_whole,
     feature_widths,
     initialise,
     layers,
@@ -73,7 +75,8 @@ def stages_of(
     """Width and number of convolutions of each encoder stage, finest first.
 
     Raises:
-        ValueError: unknown layout, ``vgg16`` with a depth or widths of one's own, or numbers that do not fit together.
+        ValueError: unknown layout, ``vgg16`` with a depth or widths of one's own, or numbers that do not fit together
+            or are not whole.
     """
     if layout == "vgg16":
         if depth is not None or features is not None:
@@ -83,8 +86,9 @@ def stages_of(
         raise ValueError(f"layout is {layout!r}; known: doubling, vgg16")
     depth = 4 if depth is None else depth
     features = {2: 32, 3: 16}[spatial_dims] if features is None else features
-    if isinstance(features, int) or depth < 1:
+    if not isinstance(features, Iterable) or not isinstance(depth, Integral) or depth < 1:
         return tuple((width, 2) for width in feature_widths(features, depth)[:-1])  # the last would be a bottleneck's
+    check_whole(features)
     if len(features) != depth:
         raise ValueError(f"features has {len(features)} widths; depth {depth} needs {depth} (one per pooling)")
     if min(features) < 1:

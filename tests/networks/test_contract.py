@@ -369,6 +369,24 @@ def test_a_number_of_channels_that_is_none_is_refused(name, spatial_dims, argume
 
 
 @EVERY_NETWORK
+@pytest.mark.parametrize("argument", ["in_channels", "out_channels", "features"])
+def test_a_fraction_of_a_channel_is_refused(name, spatial_dims, argument):
+    widths = {"in_channels": IN_CHANNELS, "out_channels": OUT_CHANNELS, **SMALL.get(name, {}), argument: 8.5}
+    with pytest.raises(ValueError, match=rf"{argument} is 8\.5; it must be a whole number"):
+        NETWORKS[name](spatial_dims=spatial_dims, **widths)
+
+
+@pytest.mark.parametrize("name", ["attention_unet", "residual_unet", "segnet", "unet"])
+def test_a_fraction_among_the_widths_or_of_a_level_is_refused(name):
+    channels = {"spatial_dims": 2, "in_channels": IN_CHANNELS, "out_channels": OUT_CHANNELS}
+    widths = (8, 16.5) if name == "segnet" else (8, 16.5, 32)
+    with pytest.raises(ValueError, match=r"features is \(8, 16\.5.*\); every width must be a whole number"):
+        NETWORKS[name](**channels, depth=2, features=widths)
+    with pytest.raises(ValueError, match=r"depth is 2\.5; it counts the poolings and must be a whole number"):
+        NETWORKS[name](**channels, depth=2.5, features=8)
+
+
+@EVERY_NETWORK
 @pytest.mark.parametrize("norm", ["instance", "batch", "group"])
 def test_the_size_that_is_advised_works_in_training_with_every_norm(name, spatial_dims, norm):
     arguments = {**SMALL.get(name, {}), "norm": norm}

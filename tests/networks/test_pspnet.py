@@ -59,16 +59,34 @@ def peers_order(x, channels):
 @pytest.mark.parametrize("sides", [(12, 6), (7, 13), (1, 5), (8, 7, 9), (3, 2, 6), (1, 1, 1)])
 def test_bins_are_those_of_adaptive_pooling_also_where_they_do_not_divide_the_side(sides, bins):
     x = torch.randn(2, 3, *sides, dtype=torch.float64)
-    pooled = x
-    for axis in range(2, x.dim()):
-        pooled = bin_means(pooled, axis, bins)
     adaptive = {4: F.adaptive_avg_pool2d, 5: F.adaptive_avg_pool3d}[x.dim()]
-    torch.testing.assert_close(pooled, adaptive(x, bins), rtol=1e-12, atol=1e-12)
+    for laid_out in (x, x.to(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.dim()])):
+        (pooled,) = bin_means(laid_out, [bins])
+        torch.testing.assert_close(pooled, adaptive(x, bins), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("sides", [(12, 6), (5, 7, 4)])
+def test_several_numbers_of_bins_at_once_give_what_each_gives_alone(sides):
+    x = torch.randn(2, 3, *sides, dtype=torch.float64)
+    counts = [6, 1, 3, 2]
+    for count, pooled in zip(counts, bin_means(x, counts), strict=True):
+        assert pooled.shape == (2, 3, *(count,) * len(sides))
+        torch.testing.assert_close(pooled, bin_means(x, [count])[0], rtol=1e-12, atol=1e-12)
 
 
 def test_bins_share_the_voxels_between_them():
-    pooled = bin_means(torch.tensor([1.0, 2.0, 4.0, 8.0]).reshape(1, 1, 1, 4), 3, 3)
-    assert pooled.flatten().tolist() == [1.5, 3.0, 6.0]
+    (pooled,) = bin_means(torch.tensor([1.0, 2.0, 4.0, 8.0]).expand(1, 1, 2, 4), [3])
+    assert pooled.tolist() == [[[[1.5, 3.0, 6.0]] * 3]]
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_in_bfloat16_the_joined_scales_have_the_layout_of_the_features(spatial_dims):
+    layout = {2: torch.channels_last, 3: torch.channels_last_3d}[spatial_dims]
+    pyramid = PyramidPooling(spatial_dims, 16, (1, 2, 3)).to(memory_format=layout)
+    x = torch.randn(2, 16, *(6,) * spatial_dims, dtype=torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert pyramid(x.to(memory_format=layout)).is_contiguous(memory_format=layout)
+        assert pyramid(x).is_contiguous()
 
 
 @pytest.mark.parametrize("sides", [(12, 18), (7, 13)])
@@ -196,7 +214,12 @@ def test_the_auxiliary_loss_reaches_three_stages_and_its_head_only(spatial_dims)
         ({"bins": ()}, r"bins is \(\); give one number of parts or more"),
         (
             {"bins": (0, 2)},
-            r"bins is \(0, 2\); give one number of parts or more, each at least 1, such as \(1, 2, 3, 6\)",
+            r"bins is \(0, 2\); give one number of parts or more, each at least 1 and whole, such as \(1, 2, 3, 6\)",
+        ),
+        ({"bins": (1.5, 2)}, r"bins is \(1.5, 2\); give one number of parts or more, each at least 1 and whole"),
+        (
+            {"bins": range(1, 66), "features": 8, "backbone": "resnet18"},
+            r"bins has 65 scales, and the encoder 64 features to share out among them; give at most 64 scales, or more",
         ),
         ({"backbone": "vgg16"}, r"backbone is 'vgg16'; known: resnet18, resnet34, resnet50"),
         ({"output_stride": 4}, r"output_stride is 4; it must be 8 .* or 16"),
