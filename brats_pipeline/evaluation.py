@@ -21,6 +21,7 @@ from brats_pipeline.files import write_atomically
 from brats_pipeline.manifest import relative, versions, write_manifest
 from brats_pipeline.metrics import (
     PER_PATIENT,
+    RESAMPLES,
     SLICE_COLUMNS,
     LesionScore,
     RegionScore,
@@ -30,6 +31,7 @@ from brats_pipeline.metrics import (
     SliceScore,
     case_columns,
     csv_text,
+    enhancing_twice,
     headline,
     lesion_columns,
     rules_named,
@@ -39,11 +41,12 @@ from brats_pipeline.metrics import (
 )
 from brats_pipeline.pairs import Pair, find_pairs
 from brats_pipeline.predictions import mask_files
-from brats_pipeline.report import CasePage, notable_cases, write_report
+from brats_pipeline.report import CasePage, PartRow, notable_cases, part_rows, write_report
 from brats_pipeline.scoring import Outcome, score_pair, sharp_volume
 from transforms.labels import MODALITIES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2: ``slices.copied_channels`` instead of ``copies_of_flair``; ``intervals``, ``parts`` and ``et_twice`` are new."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ class Evaluation:
         out: folder of ``cases.csv``, ``summary.json`` and ``report.html``.
         slices: one row per slice, by case id and then from the bottom up; empty for volumes.
         groups: slices in figures, for all patients and for those that lack no sequence; empty for volumes.
-        copied: patient to the modalities whose channel is a copy of FLAIR; those that have none are left out.
+        copied: patient to the modalities whose channel is a copy of another; those that have none are left out.
+        patients: case to the patient it belongs to.
+        parts: Dice in parts of the cohort, such as cases without ET; empty for slices.
         lesions: one row per lesion, by case id and then by region; empty where the rules score none.
     """
 
@@ -76,6 +81,8 @@ class Evaluation:
     slices: tuple[SliceScore, ...] = ()
     groups: tuple[SliceGroup, ...] = ()
     copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    patients: Mapping[str, str] = field(default_factory=dict)
+    parts: tuple[PartRow, ...] = ()
     lesions: tuple[LesionScore, ...] = ()
 
     @property
@@ -119,6 +126,15 @@ def _pages(
     return list(pages.values())
 
 
+def _interval_facts(evaluation: Evaluation) -> dict[str, Any]:
+    """How the intervals came about: what was drawn, how often, from which seed."""
+    cases = {row.case_id for row in evaluation.scores}
+    patients = {evaluation.patients.get(case_id, case_id) for case_id in cases}
+    unit = "patient" if len(patients) < len(cases) else "case"
+    facts = {"of": "mean", "confidence": 0.95, "method": "BCa bootstrap", "resamples": RESAMPLES, "seed": 0}
+    return facts | {"drawn": unit, "cases": len(cases), "patients": len(patients)}
+
+
 def _summary(evaluation: Evaluation, used: Mapping[str, str]) -> dict[str, Any]:
     summary = {
         "schema_version": SCHEMA_VERSION,
@@ -131,12 +147,17 @@ def _summary(evaluation: Evaluation, used: Mapping[str, str]) -> dict[str, Any]:
         "missing": list(evaluation.missing),
         "failed": dict(evaluation.failed),
         "unmatched": list(evaluation.unmatched),
+        "intervals": _interval_facts(evaluation),
+        "parts": [asdict(part) for part in evaluation.parts],
         "versions": dict(used),
     }
+    if "ET" in evaluation.rules.regions:
+        twice = enhancing_twice(evaluation.scores, patients=evaluation.patients)
+        summary["et_twice"] = [asdict(figures) for figures in twice]
     if evaluation.groups:
         copied = {case_id: list(modalities) for case_id, modalities in evaluation.copied.items()}
         summary["slices"] = {
-            "copies_of_flair": copied,
+            "copied_channels": copied,
             "headline": PER_PATIENT,
             "groups": [asdict(group) for group in evaluation.groups],
         }
@@ -210,13 +231,17 @@ def evaluate(
     slices = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].slices)
     lesions = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].lesions)
     copied = {case_id: outcome.copied for case_id, outcome in sorted(outcomes.items()) if outcome.copied}
+    patients = {pair.case.case_id: pair.case.patient_id for pair in pairing.pairs}
+    lacking = {pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairing.pairs if pair.case.images}
     evaluation = Evaluation(
         rules=chosen,
         scores=rows,
-        regions=tuple(summarise(rows, chosen.regions)),
+        regions=tuple(summarise(rows, chosen.regions, patients=patients)),
         slices=slices,
         groups=tuple(summarise_slices(rows, slices, incomplete=copied)) if chosen.slices else (),
         copied=copied,
+        patients=patients,
+        parts=() if chosen.slices else tuple(part_rows(rows, chosen.regions, lacking=lacking, patients=patients)),
         lesions=lesions,
         conventions={pair.reference_convention: pair.prediction_convention for pair in pairing.pairs},
         missing=tuple(pair.case.case_id for pair in pairing.pairs if pair.prediction is None),
@@ -247,9 +272,8 @@ def evaluate(
         failed=evaluation.failed,
         unmatched=evaluation.unmatched,
         pages=_pages(outcomes, rows, pairing.pairs, chosen),
-        lacking={
-            pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairing.pairs if pair.case.images
-        },
+        parts=evaluation.parts,
+        patients=patients,
         images=images,
         versions=used,
     )

@@ -17,6 +17,7 @@ import numpy as np
 from brats_pipeline.cases import Case, Source, decide_conventions, find_cases
 from brats_pipeline.cases.conventions import LabelCount
 from brats_pipeline.cases.deciding import count_labels
+from brats_pipeline.cases.layouts import patient_named
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import Rules, region_values, usual_rules
@@ -72,7 +73,7 @@ def _reference_cases(roots: Sequence[Path], predicted: Collection[str]) -> list[
             case_id = strip_suffix(path.name)
             # Names of 2023 and later tell the challenge, and so the readings of their labels.
             layout = "brats2023" if case_id.startswith("BraTS-") else "label maps"
-            cases.append(Case(case_id, case_id, {}, Source((path,)), layout))
+            cases.append(Case(case_id, patient_named(case_id), {}, Source((path,)), layout))
         if not any(case.case_id in predicted for case in cases):
             raise error
         ids = [case.case_id for case in cases]

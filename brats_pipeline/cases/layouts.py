@@ -119,6 +119,14 @@ def patient_of(case_id: str, layout: str) -> str:
     return case_id
 
 
+def patient_named(case_id: str) -> str:
+    """The patient that a case belongs to by its name alone, whatever its layout; the case where no naming fits."""
+    if is_barcode(case_id):
+        return patient_of(case_id, "plain")
+    found = (patient_of(case_id, row.name) for row in LAYOUTS)
+    return next((patient for patient in found if patient != case_id), case_id)
+
+
 def is_barcode(case_id: str) -> bool:
     """Whether a case is named by a barcode of The Cancer Genome Atlas, with or without a date."""
     return _BARCODE.fullmatch(case_id) is not None

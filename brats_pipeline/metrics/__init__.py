@@ -1,8 +1,11 @@
 """Scores of segmentations: overlap, surface distances, rules for empty regions. NumPy and SciPy only.
 
-The door is :func:`score_case`; what it counts and how stands in :class:`Rules`.
+The door for one case is :func:`score_case`; what it counts and how stands in :class:`Rules`. From tables to
+statements lead :func:`summarise` and :func:`summarise_groups` for one run; for several :func:`join_runs`,
+:func:`compare_paired`, :func:`verdict` and :func:`rank_runs`.
 """
 
+from brats_pipeline.metrics.comparison import Comparison, compare_paired, lower_is_better, verdict
 from brats_pipeline.metrics.distances import (
     SurfaceDistances,
     assd_mm,
@@ -14,8 +17,10 @@ from brats_pipeline.metrics.distances import (
     surface_distances,
 )
 from brats_pipeline.metrics.empties import EMPTY_RULES, EmptyRule
+from brats_pipeline.metrics.joining import Joined, by_case, join_runs
 from brats_pipeline.metrics.lesions import LESION_COLUMNS, LesionScore, lesion_columns
 from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall, specificity
+from brats_pipeline.metrics.ranking import RankedRun, Ranking, rank_runs
 from brats_pipeline.metrics.rules import RULES, LesionRules, Rules, rules_named, usual_rules
 from brats_pipeline.metrics.score import (
     COLUMNS,
@@ -37,6 +42,17 @@ from brats_pipeline.metrics.slices import (
     score_slices,
     summarise_slices,
 )
+from brats_pipeline.metrics.statistics import RESAMPLES, bootstrap_interval, holm, wilcoxon_p
+from brats_pipeline.metrics.subgroups import (
+    CaseFacts,
+    Group,
+    GroupFigures,
+    case_facts,
+    enhancing_twice,
+    institution,
+    summarise_groups,
+    usual_groups,
+)
 from brats_pipeline.metrics.summary import RegionSummary, Spread, spread, summarise
 from brats_pipeline.metrics.tables import csv_text, headline, slice_headline
 
@@ -46,13 +62,21 @@ __all__ = [
     "EMPTY_RULES",
     "LESION_COLUMNS",
     "PER_PATIENT",
+    "RESAMPLES",
     "RULES",
     "SLICE_COLUMNS",
+    "CaseFacts",
     "CaseScore",
+    "Comparison",
     "Counts",
     "EmptyRule",
+    "Group",
+    "GroupFigures",
+    "Joined",
     "LesionRules",
     "LesionScore",
+    "RankedRun",
+    "Ranking",
     "RegionScore",
     "RegionSummary",
     "Rules",
@@ -62,17 +86,27 @@ __all__ = [
     "SurfaceDistances",
     "assd_mm",
     "average_distance_mm",
+    "bootstrap_interval",
+    "by_case",
     "case_columns",
+    "case_facts",
+    "compare_paired",
     "csv_text",
     "dice",
+    "enhancing_twice",
     "hd95_mm",
     "headline",
+    "holm",
+    "institution",
     "iou",
+    "join_runs",
     "lesion_columns",
+    "lower_is_better",
     "measure_case",
     "normalised_surface_dice",
     "nsd",
     "precision",
+    "rank_runs",
     "recall",
     "region_masks",
     "region_values",
@@ -85,7 +119,11 @@ __all__ = [
     "specificity",
     "spread",
     "summarise",
+    "summarise_groups",
     "summarise_slices",
     "surface_distances",
+    "usual_groups",
     "usual_rules",
+    "verdict",
+    "wilcoxon_p",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from brats_pipeline.metrics import RegionScore
-from brats_pipeline.metrics.statistics import RESAMPLES, smallest_p
+from brats_pipeline.metrics.statistics import RESAMPLES, smallest_p, t_half_width
 from brats_pipeline.metrics.subgroups import (
     LEAST_ET_ML,
     AtLeast,
@@ -45,11 +46,20 @@ class HeadlineRow:
 
 
 def _row(
-    scores: Sequence[RegionScore], name: str, region: str, group: Group, cohort: Sequence[CaseFacts], resamples: int
+    scores: Sequence[RegionScore],
+    name: str,
+    region: str,
+    group: Group,
+    *,
+    cohort: Sequence[CaseFacts],
+    patients: Mapping[str, str] | None,
+    resamples: int,
 ) -> HeadlineRow:
     members = group.members(cohort)
     figures = {
-        metric: summarise_groups(scores, [group], cohort=cohort, region=region, metric=metric, resamples=resamples)[0]
+        metric: summarise_groups(
+            scores, [group], cohort=cohort, region=region, metric=metric, patients=patients, resamples=resamples
+        )[0]
         for metric in METRICS
     }
     without = sum(row.region == region and row.case_id in members and row.tp + row.fn == 0 for row in scores)
@@ -57,21 +67,26 @@ def _row(
 
 
 def headline_rows(
-    scores: Sequence[RegionScore], regions: Sequence[str], *, resamples: int = RESAMPLES
+    scores: Sequence[RegionScore],
+    regions: Sequence[str],
+    *,
+    patients: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
 ) -> list[HeadlineRow]:
     """One line per region; ET a second time over the cases that have at least 0.1 ml of it.
 
     Args:
         scores: one row per case and region.
         regions: in the order of the table.
+        patients: case id to patient, whose cases are drawn together; None where every case is another patient.
         resamples: of the bootstrap.
     """
-    cohort = case_facts(scores)
+    row = partial(_row, cohort=case_facts(scores), patients=patients, resamples=resamples)
     rows = []
     for region in regions:
-        rows.append(_row(scores, region, region, Everyone(), cohort, resamples))
+        rows.append(row(scores, region, region, Everyone()))
         if region == "ET":
-            rows.append(_row(scores, f"ET, cases with ≥ {LEAST_ET_ML:g} ml", region, AtLeast(), cohort, resamples))
+            rows.append(row(scores, f"ET, cases with ≥ {LEAST_ET_ML:g} ml", region, AtLeast()))
     return rows
 
 
@@ -89,6 +104,7 @@ def part_rows(
     regions: Sequence[str],
     *,
     lacking: Mapping[str, Collection[str]] | None = None,
+    patients: Mapping[str, str] | None = None,
     resamples: int = RESAMPLES,
 ) -> list[PartRow]:
     """Dice in the parts of a cohort that differ from the whole, such as cases without ET or with a small tumour.
@@ -97,6 +113,7 @@ def part_rows(
         scores: one row per case and region.
         regions: in the order of the table.
         lacking: case id to the modalities it lacks.
+        patients: case id to patient, whose cases are drawn together; None where every case is another patient.
         resamples: of the bootstrap.
     """
     cohort = case_facts(scores, lacking=lacking)
@@ -106,23 +123,57 @@ def part_rows(
         if len(members) == len(cohort):
             continue
         dice = {
-            region: summarise_groups(scores, [group], cohort=cohort, region=region, metric="dice", resamples=resamples)[
-                0
-            ]
+            region: summarise_groups(
+                scores, [group], cohort=cohort, region=region, metric="dice", patients=patients, resamples=resamples
+            )[0]
             for region in regions
         }
         parts.append(PartRow(group.name, len(members), dice))
     return parts
 
 
-def too_few(n: int) -> str | None:
-    """What a cohort of this size cannot show; None where it is large enough."""
+def smallest_differences(
+    scores: Sequence[RegionScore], regions: Sequence[str], *, patients: Mapping[str, str] | None = None
+) -> dict[str, float]:
+    """The smallest mean difference in Dice that this many cases could show, if differences spread as the scores do.
+
+    Half of the 95 % t interval of the mean; time points of one patient are averaged first. Regions of which fewer than
+    two patients have a score are left out.
+    """
+    found = {}
+    for region in regions:
+        own: dict[str, list[float]] = {}
+        for row in scores:
+            if row.region == region:
+                own.setdefault((patients or {}).get(row.case_id, row.case_id), []).append(row.dice)
+        if (half := t_half_width([float(np.mean(values)) for values in own.values()])) is not None:
+            found[region] = half
+    return found
+
+
+def too_few(n: int, *, noun: str = "case", differences: Mapping[str, float] | None = None) -> str | None:
+    """What a cohort of this size cannot show; None where it is large enough.
+
+    Args:
+        n: cases, or patients where some have several.
+        noun: which of the two.
+        differences: from :func:`smallest_differences`; None where the differences of runs stand elsewhere.
+    """
     if n >= LEAST_CASES or n < 1:
         return None
-    return (
-        f"n = {n}: with fewer than {LEAST_CASES} cases no test can decide whether this run and another "
+    sentence = (
+        f"n = {n}: with fewer than {LEAST_CASES} {noun}s no test can decide whether this run and another "
         f"differ (the smallest p that Wilcoxon's signed-rank test can give is {smallest_p(n):g})."
     )
+    if differences:
+        listed = ", ".join(f"{region} {value:.3f}" for region, value in differences.items())
+        sentence += (
+            " If the differences between two runs spread as these scores do, the smallest mean difference in Dice "
+            f"that this n could show is {listed} (half of the t interval, t · SD / √n)."
+        )
+    elif differences is not None:
+        sentence += f" One {noun} has no spread, so what it could show is not known."
+    return sentence
 
 
 def notable_cases(scores: Sequence[RegionScore], among: Collection[str] | None = None) -> dict[str, str]:

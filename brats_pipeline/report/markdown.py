@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from brats_pipeline.metrics import RegionScore
-from brats_pipeline.report.headline import HeadlineRow
+from brats_pipeline.report.headline import HeadlineRow, PartRow
 from brats_pipeline.report.words import decimal, mean_interval, median_quartiles
 
 
@@ -23,6 +23,7 @@ def markdown_report(
     headline: Sequence[HeadlineRow],
     table: Sequence[Sequence[str]],
     notes: Sequence[str],
+    parts: Sequence[PartRow],
     cases: Mapping[str, Mapping[str, RegionScore]],
     regions: Sequence[str],
     figures: Mapping[str, str],
@@ -38,6 +39,7 @@ def markdown_report(
         headline: figures of the cohort; empty for slices.
         table: figures of a cohort of slices, a header first; empty for volumes.
         notes: under the table.
+        parts: Dice in parts of the cohort.
         cases: case to region to its row.
         regions: in the order of tables.
         figures: file of each picture beside the report to what it shows.
@@ -76,6 +78,13 @@ def markdown_report(
     elif table:
         lines += [*_table(table[0], table[1:]), ""]
     lines += [f"{note}\n" for note in notes]
+    if parts:
+        header = ["Cases with", "Cases", *(f"{region} Dice: mean [95 %]" for region in regions)]
+        rows = [
+            [part.name, str(part.n), *(mean_interval(part.dice[region], 3) for region in regions)] for part in parts
+        ]
+        lines += ["## Parts of the cohort", "", *_table(header, rows), ""]
+        lines += ["Parts overlap. A difference between them is described here, not tested.", ""]
     lines += ["## Figures", ""]
     lines += [f"![{what}]({path})\n" for path, what in figures.items()]
     lines += ["## Every case", ""]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ from brats_pipeline.metrics import (
     slice_headline,
 )
 from brats_pipeline.report import charts, words
+from brats_pipeline.report.budget import LARGEST_BYTES, PAGE_BYTES, ROW_BYTES, encoded, within_budget
 from brats_pipeline.report.confusion import Shares, joined
-from brats_pipeline.report.headline import headline_rows, notable_cases, part_rows, too_few
+from brats_pipeline.report.headline import PartRow, headline_rows, notable_cases, smallest_differences, too_few
 from brats_pipeline.report.markdown import markdown_report
 from brats_pipeline.report.overlay import COLOURS, MODALITIES, OTHER_COLOUR
 from brats_pipeline.report.viewer import Viewer, find_viewer
 from brats_pipeline.report.volumes import CaseVolume
 
+PLACE_BYTES = 1200
+"""What surrounds a picture or a volume in the page, controls included."""
 _FIGURES = {
     "dice": "Dice of every case by region",
     "hd95": "HD95 of every case by region",
@@ -60,6 +63,12 @@ class CasePage:
     volume: CaseVolume | None = None
     shows_head: bool = False
     confusion: Shares | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes that picture and volumes take in the report."""
+        layers = (self.volume.image, self.volume.labels) if self.volume else ()
+        return sum(encoded(len(each)) + PLACE_BYTES for each in (self.overlay or b"", *layers))
 
 
 def _embedded(picture: bytes | None, kind: str) -> str | None:
@@ -121,7 +130,8 @@ def write_report(
     slices: Sequence[SliceScore] = (),
     groups: Sequence[SliceGroup] = (),
     copied: Mapping[str, Sequence[str]] | None = None,
-    lacking: Mapping[str, Collection[str]] | None = None,
+    parts: Sequence[PartRow] = (),
+    patients: Mapping[str, str] | None = None,
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     title: str = "Segmentation report",
 ) -> None:
@@ -141,8 +151,9 @@ def write_report(
         versions: software name to version.
         slices: one row per slice, where the cases are slices.
         groups: slices in figures; with them the report is one of slices, without mm and ml.
-        copied: patient to the modalities that are copies of FLAIR.
-        lacking: case to the modalities that it lacks.
+        copied: patient to the modalities whose channel is a copy of another.
+        parts: Dice in parts of the cohort.
+        patients: case id to patient; None where every case is another patient.
         curves: name of a training run to the columns of its ``curves.csv``.
         title: heading.
 
@@ -160,6 +171,7 @@ def write_report(
         key=lambda page: (np.mean([row.dice for row in by_case.get(page.case_id, {}).values()] or [0]), page.case_id),
     )
     shown = [page for page in pages if page.overlay is not None]
+    pictures = len(shown)
     notable = notable_cases(scores, {page.case_id for page in shown})
 
     figures = {}
@@ -171,13 +183,22 @@ def write_report(
 
     viewer = find_viewer() if any(page.volume for page in shown) else None
     able = isinstance(viewer, Viewer)
+    taken = PAGE_BYTES + ROW_BYTES * len(scores) + sum(len(figure or "") for figure in figures.values())
+    taken += len(viewer.script) if isinstance(viewer, Viewer) else 0
+    shown = within_budget(shown, notable, room=LARGEST_BYTES - taken)
     views = {page.case_id: _view(at, page.volume) for at, page in enumerate(shown) if able and page.volume}
     noun = "patient" if groups else "case"
     sentences = [*rules.sentences(), *words.convention_sentences(conventions)]
     heads = [page.case_id for page in shown if page.shows_head]
-    headline = [] if groups else headline_rows(scores, rules.regions)
+    headline = [] if groups else headline_rows(scores, rules.regions, patients=patients)
     table = slice_headline(groups) if groups else []
-    few = too_few(len(by_case))
+    owners = {(patients or {}).get(case_id, case_id) for case_id in by_case}
+    intervals = words.interval_note(len(by_case), len(owners))
+    few = too_few(
+        len(owners),
+        noun="patient" if len(owners) < len(by_case) else noun,
+        differences=smallest_differences(scores, rules.regions, patients=patients),
+    )
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brats_pipeline.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -193,13 +214,16 @@ def write_report(
         rules=rules,
         sentences=sentences,
         headline=headline,
-        parts=[] if groups else part_rows(scores, rules.regions, lacking=lacking),
+        parts=parts,
         few=few,
+        intervals=intervals,
         regions=regions,
         cases=by_case,
         missing=missing,
         warnings=words.plain_warnings(missing, failed, unmatched),
         heads=heads,
+        left_out=pictures - len(shown),
+        largest_mb=LARGEST_BYTES // 1_000_000,
         pages=[(page.case_id, _embedded(page.overlay, "jpeg")) for page in shown],
         pictured={page.case_id for page in shown},
         notable=notable,
@@ -226,7 +250,8 @@ def write_report(
         warnings=words.plain_warnings(missing, failed, unmatched),
         headline=headline,
         table=table,
-        notes=[few] if few else [],
+        notes=[*([] if groups else [intervals]), *([few] if few else [])],
+        parts=parts,
         cases=by_case,
         regions=rules.regions,
         figures={f"figures/{name}.png": _FIGURES[name] for name in figures},

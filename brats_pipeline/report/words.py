@@ -37,6 +37,23 @@ def _meaning(name: str) -> str:
     return f"{name} ({', '.join(f'{value} {tissue}' for value, tissue in CONVENTIONS[name].tissues.items())})"
 
 
+def interval_note(cases: int, patients: int) -> str:
+    """What the 95 % intervals were made from.
+
+    Args:
+        cases: that are scored.
+        patients: that they belong to.
+    """
+    unit = "cases"
+    if patients < cases:
+        whole = f"{patients} patient{'' if patients == 1 else 's'} with {cases} time points"
+        unit = f"patients ({whole}, drawn together)"
+    return (
+        f"In brackets after a mean: its 95 % interval by the BCa bootstrap over {unit}, 10,000 resamples; too narrow "
+        f"below about 20 {unit.split()[0]}."
+    )
+
+
 def convention_sentences(conventions: Mapping[str, str]) -> list[str]:
     """What the labels of both sides were taken to mean: the references' convention to that of their predictions."""
     return [

@@ -246,7 +246,7 @@ def test_the_summary_says_by_which_rules(tmp_path, dataset):
     predictions = write_maps(tmp_path / "pred", {A: tumour()})
     run(tmp_path, predictions, dataset, only=[A, B])
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    assert summary["schema_version"] == 1
+    assert summary["schema_version"] == 2
     assert summary["rules"]["empties"]["one_hd95_mm"] == 374
     assert summary["missing"] == [B]
     assert summary["regions"]["ET"]["metrics"]["dice"] == {

@@ -1,4 +1,4 @@
-"""Patients whose scans are slices are scored: pairs of masks, misses, copies of FLAIR, files. And decathlon volumes."""
+"""Patients whose scans are slices are scored: pairs of masks, misses, copied channels, files. And decathlon volumes."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_summary_names_each_average_and_both_groups(tmp_path, dataset):
     text = (tmp_path / "out" / "summary.json").read_text()
     assert "NaN" not in text
     summary = json.loads(text)["slices"]
-    assert summary["copies_of_flair"] == {B: ["t1c"]}
+    assert summary["copied_channels"] == {B: ["t1c"]}
     assert summary["headline"] == "Dice per patient volume (slices pooled)"
     everyone, whole = summary["groups"]
     assert (everyone["name"], everyone["patients"]) == ("all patients", 3)

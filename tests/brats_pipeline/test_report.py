@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
 from brats_pipeline.metrics import RULES, RegionScore, summarise
 from brats_pipeline.metrics.statistics import bootstrap_interval
-from brats_pipeline.report import CasePage, notable_cases, write_report
+from brats_pipeline.report import CasePage, notable_cases, part_rows, write_report
+from brats_pipeline.report.budget import within_budget
 from brats_pipeline.report.headline import headline_rows
 from brats_pipeline.report.overlay import overlay_figure
 
@@ -229,3 +231,58 @@ def test_thick_slices_are_shown_in_true_proportion():
 def test_no_image_gives_no_picture():
     with pytest.raises(ValueError, match="at least one image"):
         overlay_figure({}, {"WT": np.zeros((3, 3, 3), bool)}, None, affine=LPS)
+
+
+def test_few_cases_are_told_the_smallest_difference_that_they_could_show(tmp_path):
+    scores = [row for number in range(5) for row in rows(f"case-{number}", 0.5 + number / 20)]
+    html = written(tmp_path, scores=scores, regions=summarise(scores, ("WT", "TC", "ET")), pages=[])
+    half = stats.t.ppf(0.975, 4) * np.std([0.5, 0.55, 0.6, 0.65, 0.7], ddof=1) / 5**0.5
+    assert f"could show is WT {half:.3f}, TC {half:.3f}, ET {half:.3f}" in html
+    assert f"WT {half:.3f}" in (tmp_path / "report.md").read_text()
+
+
+def test_time_points_are_drawn_by_patient_and_the_table_says_so(tmp_path):
+    dice = [0.9, 0.9, 0.9, 0.2, 0.2, 0.2, 0.6, 0.7]
+    scores = [row for number, value in enumerate(dice) for row in rows(f"case-{number}", value)]
+    patients = {f"case-{number}": f"patient-{number // 3}" for number in range(len(dice))}
+    html = written(tmp_path, scores=scores, pages=[], patients=patients)
+    low, high = bootstrap_interval(dice, patients=list(patients.values()))
+    assert f"[{low:.3f}, {high:.3f}]" in html
+    for text in (html, (tmp_path / "report.md").read_text()):
+        assert "bootstrap over patients (3 patients with 8 time points, drawn together)" in text
+        assert "n = 3: with fewer than 6 patients no test can decide" in text
+    assert "bootstrap over cases, 10,000 resamples" in written(tmp_path, scores=scores, pages=[])
+
+
+def test_a_large_cohort_shows_the_notable_cases_and_the_worst_of_the_others_within_the_size(tmp_path, monkeypatch):
+    monkeypatch.setattr("brats_pipeline.report.page.LARGEST_BYTES", 2_000_000)
+    names = [f"case-{number:02}" for number in range(40)]
+    scores = [row for number, name in enumerate(names) for row in rows(name, 0.1 + number / 50)]
+    pages = [CasePage(name, bytes(75_000)) for name in names]
+    html = written(tmp_path, scores=scores, pages=pages)
+    assert 1_500_000 < len(html.encode()) <= 2_000_000
+    shown = [name for name in names if f'id="{name}"' in html]
+    assert {"case-00", "case-19", "case-39"} < set(shown)
+    others = [name for name in shown if name not in ("case-19", "case-39")]
+    assert others == names[: len(others)]
+    assert f"The other {40 - len(shown)} cases are left without, so that this file stays below 2 MB" in html
+    assert all(name in html for name in names)
+
+
+def test_what_fits_is_shown_in_order_and_nothing_slips_in_for_being_small():
+    sizes = {"a": 30_000, "b": 90_000, "c": 30_000, "d": 3_000, "e": 90_000}
+    pages = [CasePage(name, bytes(size)) for name, size in sizes.items()]
+    room = sum(page.size for page in (pages[0], pages[2], pages[4])) + pages[3].size
+    assert [page.case_id for page in within_budget(pages, {"e"}, room=room)] == ["a", "e"]
+    assert within_budget(pages, {"e"}, room=10**6) == pages
+    assert [page.case_id for page in within_budget(pages, {"e"}, room=0)] == ["e"]
+
+
+def test_parts_of_the_cohort_stand_in_the_page_and_in_markdown(tmp_path):
+    scores = [row for number in range(6) for row in rows(f"case-{number}", 0.5 + number / 20)]
+    scores = [replace(row, tp=0, fn=0) if (row.case_id, row.region) == ("case-1", "ET") else row for row in scores]
+    parts = part_rows(scores, ("WT", "TC", "ET"), lacking={"case-2": {"t2"}}, resamples=50)
+    html = written(tmp_path, scores=scores, pages=[], parts=parts)
+    for text in (html, (tmp_path / "report.md").read_text()):
+        assert "no ET in the reference" in text
+        assert "a sequence is missing" in text
