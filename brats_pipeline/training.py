@@ -36,6 +36,7 @@ from brats_pipeline.datalist import (
 from brats_pipeline.errors import CaseError, PipelineError, was_interrupted
 from brats_pipeline.files import write_atomically
 from brats_pipeline.fingerprint import check_headers
+from brats_pipeline.rehearsal import Rehearsal, rehearse
 
 SCHEMA_VERSION = 1
 
@@ -71,8 +72,10 @@ def train(
     network: str | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    minutes: float | None = None,
     resume: bool = False,
     on_start: Callable[[Any], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Training:
     """Train a bundle's network and write a run.
 
@@ -93,9 +96,11 @@ def train(
         network: a name of :data:`networks.NETWORKS`; by default the bundle's own.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value; they change the chosen network too.
+        minutes: train for about as long: a few steps are measured, and as many epochs set as fit.
         resume: continue the run in ``out`` after its last whole epoch; what is said of data, fold, seed and network
             must be what the run was begun with.
         on_start: called with the trainer before it runs, to attach a progress bar.
+        on_note: told what the prepared cases will take, in words, before they are kept.
 
     Raises:
         PipelineError: data, configuration or folder cannot be used; the message says what to do. A folder that was new
@@ -144,10 +149,60 @@ def train(
         training_items(listing, fold=origin["fold"], validation=False)  # refuses a fold that does not exist
         chosen = {} if network is None else network_overlay(source, network)
         changes = {"seed": origin["seed"], "fold": origin["fold"], **chosen, **changes}
+        if minutes is not None:
+            changes["max_epochs"] = rehearse(source, listing, changes, device=device).epochs_within(minutes)
+            record["minutes"] = minutes
     with _no_half_run(run):
         return _run(
-            run, source if listing is not None else run, listing, record, changes, given, device, resume, on_start
+            run,
+            source if listing is not None else run,
+            listing,
+            record,
+            changes,
+            given,
+            device,
+            resume,
+            on_start,
+            on_note,
         )
+
+
+def rehearse_training(
+    bundle: str | Path,
+    *,
+    data: str | Path | None = None,
+    datalist: str | Path | None = None,
+    convention: str | None = None,
+    patients: str | Path | None = None,
+    folds: int = 5,
+    fold: int | None = 0,
+    seed: int = 0,
+    network: str | None = None,
+    device: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Rehearsal:
+    """What :func:`train` with the same arguments will take: steps per second, memory, disk and hours.
+
+    A few steps are measured; nothing is kept, and nothing is written but a temporary folder (and, where the
+    configuration names a ``cache_dir``, the cases that these steps needed).
+
+    Raises:
+        PipelineError: as :func:`train`.
+    """
+    source, changes = bundle_path(bundle), dict(overrides or {})
+    listing = _datalist(
+        data,
+        datalist,
+        convention=convention,
+        patients=patients,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+        wanted=wanted_modalities(source, changes),
+    )
+    training_items(listing, fold=fold, validation=False)  # refuses a fold that does not exist
+    chosen = {} if network is None else network_overlay(source, network)
+    return rehearse(source, listing, {"seed": seed, "fold": fold, **chosen, **changes}, device=device)
 
 
 def _run(
@@ -160,6 +215,7 @@ def _run(
     device: str | None,
     resume: bool,
     on_start: Callable[[Any], None] | None,
+    on_note: Callable[[str], None] | None,
 ) -> Training:
     """Freeze the bundle ``source`` into the run, train, and keep the record; without a ``listing`` the run has one."""
     freeze_bundle(source, run, changes)
@@ -191,10 +247,11 @@ def _run(
                 if on_start is not None:
                     on_start(trainer)
                 with plain_errors(given):
+                    _prepare(workflow.parser.get_parsed_content, on_note)
                     workflow.run()
                     workflow.finalize()
         finally:
-            epochs, best = len(recorder.history), recorder.best if recorder.best >= 0 else None
+            epochs, best = len(recorder.history), recorder.best_dice
         status = "finished"
     except BaseException as error:
         if was_interrupted(error):
@@ -208,6 +265,14 @@ def _run(
     if not weights_path(run).is_file():
         raise PipelineError(f"{run}: training ended without weights; set max_epochs to at least 1")
     return Training(run=run, epochs=epochs, best_dice=best, seconds=seconds)
+
+
+def _prepare(parsed: Callable[[str], Any], on_note: Callable[[str], None] | None) -> None:
+    """Load every case before the first step, so that a bad one is known at once."""
+    loading = {} if on_note is None else {"on_size": on_note}
+    parsed("train::dataset").load(**loading)
+    if parsed("fold") is not None:
+        parsed("validate::dataset").load(**loading)
 
 
 @contextmanager
