@@ -199,6 +199,9 @@ def _store(folder: Path, name: str, value: Any, number: int) -> tuple[dict[str, 
         axes = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])  # outermost in memory first
         np.save(folder / f"{number}.npy", array.transpose(axes))
         return {"file": f"{number}.npy", "axes": axes}, number + 1
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        np.save(folder / f"{number}.npy", value)
+        return {"array": f"{number}.npy"}, number + 1
     if isinstance(value, list) and value and all(isinstance(entry, Tensor) for entry in value):
         notes = []
         for entry in value:
@@ -209,7 +212,7 @@ def _store(folder: Path, name: str, value: Any, number: int) -> tuple[dict[str, 
         json.dumps(value)
     except TypeError as error:
         raise TypeError(
-            f"{name!r} is a {type(value).__name__}; a cached case holds tensors, lists of tensors and plain values: "
+            f"{name!r} is a {type(value).__name__}; a cached case holds arrays, lists of tensors and plain values: "
             "drop it with SelectItemsd or DeleteItemsd before the first random transform"
         ) from error
     return {"value": value}, number
@@ -218,6 +221,8 @@ def _store(folder: Path, name: str, value: Any, number: int) -> tuple[dict[str, 
 def _restore(folder: Path, note: Mapping[str, Any]) -> Any:
     if "list" in note:
         return [_restore(folder, entry) for entry in note["list"]]
+    if "array" in note:
+        return np.load(folder / note["array"], allow_pickle=False)
     if "file" not in note:
         return note["value"]
     path = folder / note["file"]

@@ -221,15 +221,45 @@ def train_command(
         str | None, typer.Option(help="Train on these alone, such as `flair` or `t1c,flair`.")
     ] = None,
     settings: Settings = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Keep prepared cases in this folder, for this run and others; else in memory.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Train for about as long instead of the bundle's epochs.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Run a few steps, print memory, disk, steps a second and hours, and stop.")
+    ] = False,
     quiet: Quiet = False,
 ) -> int:
     """Train a bundle; the run that comes out is a bundle with weights."""
     from brats_pipeline.progress import training_bar
-    from brats_pipeline.training import train
+    from brats_pipeline.training import rehearse_training, train
 
     if fold not in (None, "all") and not fold.isdigit():
         raise PipelineError(f"--fold is {fold!r}; give the number of a fold, or `all`")
+    overrides = dict(_overrides(settings))
+    if modalities:
+        overrides["modalities"] = modalities.split(",")
+    if cache_dir is not None:
+        overrides["cache_dir"] = str(cache_dir.resolve())
+    if dry_run:
+        rehearsal = rehearse_training(
+            bundle,
+            data=data,
+            datalist=datalist,
+            convention=convention,
+            patients=patients,
+            folds=folds,
+            fold=0 if fold is None else None if fold == "all" else int(fold),
+            seed=seed or 0,
+            network=network,
+            device=device,
+            overrides=overrides,
+        )
+        _print("\n".join(rehearsal.lines()))
+        return 0
     with training_bar(quiet=quiet) as on_start:
         result = train(
             bundle,
@@ -243,9 +273,11 @@ def train_command(
             seed=seed,
             network=network,
             device=device,
-            overrides={**_overrides(settings), **({"modalities": modalities.split(",")} if modalities else {})},
+            overrides=overrides,
+            minutes=minutes,
             resume=resume,
             on_start=on_start,
+            on_note=None if quiet else _note,
         )
     score = "not validated" if result.best_dice is None else f"best validation Dice {result.best_dice:.3f}"
     _print(f"{result.epochs} epochs, {score}, {result.seconds / 60:.1f} min: {result.run}")
@@ -322,6 +354,10 @@ def evaluate_command(
     rules: Annotated[str | None, typer.Option(help=RULES_HELP)] = None,
     convention: ConventionName = None,
     prediction_convention: Annotated[str | None, typer.Option(help="Label convention of the predictions.")] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(help="Folder of <case_id>.npz; by default `probabilities` in that of the predictions."),
+    ] = None,
     images: Annotated[bool, typer.Option(help="Show the scans in the report.")] = True,
     workers: Workers = 2,
     as_json: Json = False,
@@ -340,6 +376,7 @@ def evaluate_command(
             rules=rules,
             convention=convention,
             prediction_convention=prediction_convention,
+            probabilities=probabilities,
             workers=workers,
             images=images,
             on_case=on_case,
@@ -361,7 +398,65 @@ def print_evaluation(evaluation: Evaluation) -> None:
         _complain(f"{case_id}: {reason}")
     for case_id in evaluation.unmatched:
         _complain(f"{case_id}: is a prediction without a reference")
+    for case_id, reason in evaluation.calibration.without.items() if evaluation.calibration else ():
+        _complain(f"{case_id}: takes no part in the calibration: {reason}")
     _print(f"report: {evaluation.out / 'report.html'}")
+
+
+@app.command("study")
+def study_command(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of a study that comes with this program.")],
+    out: Out,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that holds the cases; not needed to continue, or for synthetic ones.")
+    ] = None,
+    datalist: Annotated[Path | None, typer.Option(help="Folds of `split`, instead of those made here.")] = None,
+    budget: Annotated[str, typer.Option(help="A budget of the study, such as full or smoke.")] = "full",
+    arm: Annotated[
+        str | None,
+        typer.Option(help="Run one arm: its number or name, or `env` for SLURM_ARRAY_TASK_ID or torchrun's RANK."),
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Only write the report, from what is there.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="Only print the trainings and their states.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Take a changed study or changed data.")] = False,
+    convention: ConventionName = None,
+    patients: Patients = None,
+    images: Annotated[bool, typer.Option(help="Show the scans in the reports.")] = True,
+    device: Device = None,
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> int:
+    """Train, segment, score and compare every arm of a study; killed, the same command continues."""
+    from brats_pipeline.studies import printing
+    from brats_pipeline.studies.study import study as run_study
+
+    if listing:
+        _print_table(*printing.units_table(study, out, budget))
+        return 0
+    result = run_study(
+        study,
+        out,
+        data=data,
+        datalist=datalist,
+        convention=convention,
+        patients=patients,
+        budget=budget,
+        arm=arm,
+        only_merge=merge,
+        new=new,
+        images=images,
+        device=device,
+        workers=workers,
+        quiet=quiet,
+        say=_print,
+    )
+    if result.merged is not None:
+        _print_table(*printing.arms_table(result.merged))
+    for sentence in printing.complaints(result):
+        _complain(sentence)
+    for sentence in printing.sentences(result):
+        _print(sentence)
+    return 0 if result.complete else 1
 
 
 @report_app.command("verify")
@@ -505,6 +600,13 @@ def _print(text: str) -> None:
     from rich.console import Console
 
     Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def _note(text: str) -> None:
+    """Something to know, on standard error: what a program reads stays clean."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
 
 
 def _complain(text: str) -> None:

@@ -176,6 +176,10 @@ class _CachedCases(Dataset):
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def kept(self) -> list[dict[str, Any]]:
+        """The cases that are prepared by now."""
+        return [sample for sample in self._kept if sample is not None]
+
     def _announce(self, first: int, count: int, on_size: Callable[[str], None]) -> None:
         """Measure one case, then say what all will take and refuse what does not fit."""
         with _naming(self.data[first]):

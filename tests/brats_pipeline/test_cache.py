@@ -56,6 +56,7 @@ SAMPLE = {
     "image": torch.arange(96000, dtype=torch.int16).reshape(2, 30, 40, 40).permute(0, 3, 1, 2),
     "scale": torch.tensor([[0.5, torch.inf]]),
     "voxels": [torch.tensor([1, 2]), torch.tensor([], dtype=torch.int64)],
+    "corner": np.array([6, 4, 4]),
     "case_id": "a",
     "channels": {"t1c": 0},
 }
@@ -71,6 +72,8 @@ def assert_equal(one: Any, other: Any) -> None:
         assert one.dtype == other.dtype
         assert strides(one) == strides(other)
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_array_equal(one, other, strict=True)
     elif isinstance(one, list):
         for mine, theirs in zip(one, other, strict=True):
             assert_equal(mine, theirs)
@@ -228,7 +231,7 @@ def test_the_rest_of_a_living_process_is_not_swept(tmp_path: Path) -> None:
 
 
 def test_a_sample_that_cannot_be_kept_says_which_entry_is_to_blame(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="'meta' is a object; a cached case holds tensors"):
+    with pytest.raises(TypeError, match="'meta' is a object; a cached case holds arrays"):
         CaseCache(tmp_path, "recipe").write("key", {"meta": object()})
     assert list(tmp_path.iterdir()) == []
 
