@@ -36,9 +36,11 @@ def bin_shares(length: int, bins: int, like: Tensor) -> Tensor:
     return share / share.sum(dim=1, keepdim=True)
 
 
-def first_axis_means(x: Tensor, share: Tensor) -> Tensor:
-    """Weighted sums along axis 1: ``(N, length, *)`` by shares ``(bins, length)`` to ``(N, bins, *)``."""
-    return torch.bmm(share.expand(x.shape[0], -1, -1), x.flatten(2)).unflatten(2, x.shape[2:])
+def axis_means(x: Tensor, axis: int, share: Tensor) -> Tensor:
+    """Weighted sums along one axis, neither the first nor the last, by shares ``(bins, length)``."""
+    rows = x.flatten(0, axis - 1).flatten(2)  # (before, length, behind)
+    summed = torch.bmm(share.expand(rows.shape[0], -1, -1), rows)
+    return summed.view(list(x.shape[:axis]) + list(share.shape[:1]) + list(x.shape[axis + 1 :]))
 
 
 def bin_means(x: Tensor, bins: list[int]) -> list[Tensor]:
@@ -56,13 +58,12 @@ def bin_means(x: Tensor, bins: list[int]) -> list[Tensor]:
         One ``(N, C, count, ...)`` for each count in ``bins``, in ``channels_last``.
     """
     voxels = x.movedim(1, -1)  # (N, *spatial, C)
-    slabs = first_axis_means(voxels, torch.cat([bin_shares(x.shape[2], count, x) for count in bins]))
+    slabs = axis_means(voxels, 1, torch.cat([bin_shares(x.shape[2], count, x) for count in bins]))
     found: list[Tensor] = []
-    for count, slab in zip(bins, slabs.split(bins, dim=1)):  # noqa: B905  TorchScript knows no strict
+    for count, slab in zip(bins, torch.split(slabs, bins, dim=1)):  # noqa: B905  TorchScript knows no strict
         means = slab  # (N, count, *spatial[1:], C)
         for axis in range(2, x.dim() - 1):
-            share = bin_shares(x.shape[axis + 1], count, x)
-            means = first_axis_means(means.flatten(0, axis - 1), share).unflatten(0, means.shape[:axis])
+            means = axis_means(means, axis, bin_shares(x.shape[axis + 1], count, x))
         found.append(means.movedim(-1, 1))
     return found
 
