@@ -363,7 +363,11 @@ def evaluate_command(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Score the regions and lesions of every case; write cases.csv, lesions.csv, summary.json and report.html."""
+    """Score the regions and lesions of every case and write a report.
+
+    --out gets report.html (one file, opens offline), report.md, cases.csv, lesions.csv (slices.csv for slices),
+    summary.json, figures/ as PNG and SVG, and manifest.json, with which `report verify` makes the figures again.
+    """
     from brats_pipeline.evaluation import evaluate
     from brats_pipeline.progress import case_bar
 

@@ -217,6 +217,7 @@ def write_report(
         parts=parts,
         few=few,
         intervals=intervals,
+        meanings=words.meanings(rules.regions),
         regions=regions,
         cases=by_case,
         missing=missing,

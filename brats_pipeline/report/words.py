@@ -9,6 +9,18 @@ from brats_pipeline.metrics import Spread
 from brats_pipeline.metrics.subgroups import GroupFigures
 from transforms.labels import CONVENTIONS
 
+MEANINGS = {
+    **{"WT": "whole tumour", "TC": "tumour core", "ET": "enhancing tumour", "NETC": "non-enhancing tumour core"},
+    **{"SNFH": "surrounding FLAIR hyperintensity", "RC": "resection cavity", "CC": "cystic component", "ED": "oedema"},
+    "GTV": "gross tumour volume",
+}
+"""Regions in words."""
+
+
+def meanings(regions: Sequence[str]) -> str:
+    """What the regions' names stand for; ``WT whole tumour, TC tumour core``."""
+    return ", ".join(f"{region} {MEANINGS[region]}" if region in MEANINGS else region for region in regions)
+
 
 def decimal(value: float | None, digits: int) -> str:
     """A figure with so many decimals; a dash where it is not defined."""

@@ -19,6 +19,7 @@ from brats_pipeline.report import CasePage, notable_cases, part_rows, write_repo
 from brats_pipeline.report.budget import within_budget
 from brats_pipeline.report.headline import headline_rows
 from brats_pipeline.report.overlay import overlay_figure
+from brats_pipeline.report.words import MEANINGS
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -286,3 +287,15 @@ def test_parts_of_the_cohort_stand_in_the_page_and_in_markdown(tmp_path):
     for text in (html, (tmp_path / "report.md").read_text()):
         assert "no ET in the reference" in text
         assert "a sequence is missing" in text
+
+
+def test_six_regions_stand_three_beside_each_other_and_say_what_they_are(tmp_path):
+    rules = RULES["brats2024-gli"]
+    scores = [replace(row, region=region) for row in rows("case-a", 0.9)[:1] for region in rules.regions]
+    html = written(tmp_path, rules=rules, scores=scores, regions=summarise(scores, rules.regions), pages=[])
+    assert html.count('<table class="every">') == 2
+    assert "RC resection cavity" in html
+
+
+def test_every_region_of_every_rule_is_told_in_words():
+    assert {region for rules in RULES.values() for region in rules.regions} <= set(MEANINGS)
