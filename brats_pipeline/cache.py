@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -168,16 +169,14 @@ def _describe(value: Any, inside: frozenset[int]) -> Any:
     kind = type(value)
     settings = vars(value) if hasattr(value, "__dict__") else {}
     own = {name: _describe(entry, inside) for name, entry in settings.items()}
-    return [f"{kind.__module__}.{kind.__qualname__}", _code(kind), own]
+    return [f"{kind.__module__}.{kind.__qualname__}", _code(kind.__module__), own]
 
 
 @cache
-def _code(kind: type) -> str:
-    """A hash of the file that a class stands in."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(kind)).read_bytes()).hexdigest()
-    except (OSError, TypeError):  # built in
-        return ""
+def _code(module: str) -> str:
+    """A hash of the file of a module; empty for one that is built in."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 def _with_contents(value: Any) -> Any:
