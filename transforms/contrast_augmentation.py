@@ -64,7 +64,7 @@ class RandScaled(RandChannelsd):
     """Multiply each modality by a random factor between ``low`` and ``high``."""
 
     def apply(self, modality: Tensor, value: Any) -> Tensor:
-        return modality * value
+        return torch.mul(modality, value)
 
 
 class RandShiftd(RandChannelsd):
