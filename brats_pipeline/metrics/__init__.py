@@ -21,19 +21,10 @@ from brats_pipeline.metrics.joining import Joined, by_case, join_runs
 from brats_pipeline.metrics.lesions import LESION_COLUMNS, LesionScore, lesion_columns
 from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall, specificity
 from brats_pipeline.metrics.ranking import RankedRun, Ranking, rank_runs
+from brats_pipeline.metrics.regions import region_masks, region_values
+from brats_pipeline.metrics.rows import COLUMNS, COLUMNS_2024, CaseScore, RegionScore, case_columns
 from brats_pipeline.metrics.rules import RULES, LesionRules, Rules, rules_named, usual_rules
-from brats_pipeline.metrics.score import (
-    COLUMNS,
-    COLUMNS_2024,
-    CaseScore,
-    RegionScore,
-    case_columns,
-    measure_case,
-    region_masks,
-    region_values,
-    score_case,
-    score_miss,
-)
+from brats_pipeline.metrics.score import measure_case, score_case, score_miss
 from brats_pipeline.metrics.slices import (
     PER_PATIENT,
     SLICE_COLUMNS,

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall
+from brats_pipeline.metrics.rows import RegionScore
 from brats_pipeline.metrics.rules import Rules
-from brats_pipeline.metrics.score import RegionScore
 from brats_pipeline.metrics.statistics import bootstrap_interval
 from brats_pipeline.metrics.summary import Spread, spread
 

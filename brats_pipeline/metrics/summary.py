@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brats_pipeline.metrics.score import COLUMNS_2024, RegionScore
+from brats_pipeline.metrics.rows import COLUMNS_2024, RegionScore
 from brats_pipeline.metrics.statistics import bootstrap_interval
 
 METRICS = (

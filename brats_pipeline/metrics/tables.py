@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from brats_pipeline.metrics.lesions import LesionScore
-from brats_pipeline.metrics.score import RegionScore
+from brats_pipeline.metrics.rows import RegionScore
 from brats_pipeline.metrics.slices import PER_PATIENT, PER_SLICE, PER_TUMOUR_SLICE, POOLED, SliceGroup, SliceScore
 from brats_pipeline.metrics.summary import RegionSummary, Spread
 
