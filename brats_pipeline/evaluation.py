@@ -14,15 +14,17 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.manifest import relative, versions, write_manifest
 from brats_pipeline.metrics import (
+    CALIBRATION_COLUMNS,
     PER_PATIENT,
     RESAMPLES,
     SLICE_COLUMNS,
+    Calibration,
     LesionScore,
     RegionScore,
     RegionSummary,
@@ -39,14 +41,16 @@ from brats_pipeline.metrics import (
     summarise,
     summarise_slices,
 )
+from brats_pipeline.metrics.calibration import VOXELS_IN_WORDS
 from brats_pipeline.pairs import Pair, find_pairs
-from brats_pipeline.predictions import mask_files
+from brats_pipeline.predictions import PROBABILITIES, mask_files, probability_files
 from brats_pipeline.report import CasePage, PartRow, notable_cases, part_rows, write_report
-from brats_pipeline.scoring import Outcome, score_pair, sharp_volume
+from brats_pipeline.scoring import Outcome, cohort_calibration, score_pair, sharp_volume
 from transforms.labels import MODALITIES
 
 SCHEMA_VERSION = 2
 """2: ``slices.copied_channels`` instead of ``copies_of_flair``; ``intervals``, ``parts`` and ``et_twice`` are new."""
+CALIBRATION_FIGURES = ("figures/calibration.png", "figures/calibration.svg")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Evaluation:
         patients: case to the patient it belongs to.
         parts: Dice in parts of the cohort, such as cases without ET; empty for slices.
         lesions: one row per lesion, by case id and then by region; empty where the rules score none.
+        calibration: whether probabilities mean what they say; None where none were saved.
     """
 
     rules: Rules
@@ -84,6 +89,7 @@ class Evaluation:
     patients: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[PartRow, ...] = ()
     lesions: tuple[LesionScore, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def complete(self) -> bool:
@@ -161,7 +167,32 @@ def _summary(evaluation: Evaluation, used: Mapping[str, str]) -> dict[str, Any]:
             "headline": PER_PATIENT,
             "groups": [asdict(group) for group in evaluation.groups],
         }
+    if (calibration := evaluation.calibration) is not None:
+        summary["calibration"] = {
+            "in_words": VOXELS_IN_WORDS,
+            "without": dict(calibration.without),
+            "regions": {region: asdict(found) for region, found in calibration.regions.items()},
+        }
     return summary
+
+
+def _probabilities(
+    pairs: Sequence[Pair], predictions: Path, folder: str | Path | Literal[False] | None
+) -> tuple[Path | None, tuple[Pair, ...]]:
+    """The folder of probabilities and the pairs with their files; no folder where none belongs to a case."""
+    if folder is False:
+        return None, tuple(pairs)
+    root = predictions / PROBABILITIES if folder is None else Path(folder)
+    files = probability_files(root)
+    if not any(pair.case.case_id in files for pair in pairs):
+        if folder is None:
+            return None, tuple(pairs)
+        held = ", ".join(path.name for path in list(files.values())[:3])
+        raise PipelineError(
+            f"{root}: no probabilities belong to a case that is scored; they are named by case, such as "
+            f"{pairs[0].case.case_id}.npz, and the folder holds {held or 'none'}"
+        )
+    return root, tuple(replace(pair, probabilities=files.get(pair.case.case_id)) for pair in pairs)
 
 
 def evaluate(
@@ -173,6 +204,7 @@ def evaluate(
     convention: str | None = None,
     prediction_convention: str | None = None,
     only: Collection[str] | None = None,
+    probabilities: str | Path | Literal[False] | None = None,
     workers: int = 1,
     images: bool = True,
     on_case: Callable[[str], None] | None = None,
@@ -180,7 +212,8 @@ def evaluate(
     """Score every case of a cohort and write ``cases.csv``, ``lesions.csv``, ``summary.json`` and ``report.html``.
 
     Patients whose scans are slices are scored by overlap alone, and ``slices.csv`` is written instead of
-    ``lesions.csv``; the rules of 2020 score no single lesions either.
+    ``lesions.csv``; the rules of 2020 score no single lesions either. Where probabilities were saved, their calibration
+    is written too, with ``calibration.csv``.
 
     A case without a prediction is a miss: the rules' score for a region empty on one side, in every region, those that
     are empty in the reference included. The same holds for a prediction that cannot be used. A case whose reference
@@ -195,6 +228,8 @@ def evaluate(
         convention: label convention of the references; by default their values decide.
         prediction_convention: label convention of the predictions; by default their values decide.
         only: case ids to score, such as a validation fold; None scores all.
+        probabilities: folder of ``CASE.npz``; by default ``probabilities`` in that of the predictions, where there is
+            one; False for none.
         workers: processes; the results do not depend on their number.
         images: whether the report shows the scans; off where they must not travel.
         on_case: called with the id of each finished case.
@@ -216,12 +251,13 @@ def evaluate(
         workers=workers,
     )
     chosen = pairing.rules
+    probable, pairs = _probabilities(pairing.pairs, predictions, probabilities)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PipelineError(f"{out}: cannot be made ({error.strerror or error}); name another folder") from error
     outcomes = {}
-    for case_id, outcome in _outcomes(pairing.pairs, chosen, images, workers):
+    for case_id, outcome in _outcomes(pairs, chosen, images, workers):
         outcomes[case_id] = outcome
         if on_case:
             on_case(case_id)
@@ -231,8 +267,8 @@ def evaluate(
     slices = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].slices)
     lesions = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].lesions)
     copied = {case_id: outcome.copied for case_id, outcome in sorted(outcomes.items()) if outcome.copied}
-    patients = {pair.case.case_id: pair.case.patient_id for pair in pairing.pairs}
-    lacking = {pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairing.pairs if pair.case.images}
+    patients = {pair.case.case_id: pair.case.patient_id for pair in pairs}
+    lacking = {pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairs if pair.case.images}
     evaluation = Evaluation(
         rules=chosen,
         scores=rows,
@@ -248,6 +284,7 @@ def evaluate(
         failed=dict(sorted(failures.items())),
         unmatched=pairing.unmatched,
         out=out,
+        calibration=None if probable is None else cohort_calibration(pairs, outcomes, chosen.regions),
     )
     used = versions()
     write_atomically(out / "cases.csv", csv_text(rows, case_columns(chosen)))
@@ -255,9 +292,17 @@ def evaluate(
         write_atomically(out / "lesions.csv", csv_text(lesions, lesion_columns(chosen.lesions)))
     if chosen.slices:
         write_atomically(out / "slices.csv", csv_text(slices, SLICE_COLUMNS))
-    for name, written in (("lesions.csv", chosen.lesions), ("slices.csv", chosen.slices)):
+    if evaluation.calibration is not None:
+        write_atomically(out / "calibration.csv", csv_text(evaluation.calibration.rows, CALIBRATION_COLUMNS))
+    for name, written in (
+        ("lesions.csv", chosen.lesions),
+        ("slices.csv", chosen.slices),
+        ("calibration.csv", probable),
+    ):
         if not written:
             (out / name).unlink(missing_ok=True)  # of an earlier evaluation by other rules
+    for name in CALIBRATION_FIGURES:
+        (out / name).unlink(missing_ok=True)  # the report draws them again, where there is something to draw
     write_atomically(out / "summary.json", json.dumps(_summary(evaluation, used), indent=2) + "\n")
     write_report(
         out / "report.html",
@@ -276,6 +321,7 @@ def evaluate(
         patients=patients,
         images=images,
         versions=used,
+        calibration=evaluation.calibration,
     )
     write_manifest(
         out,
@@ -287,10 +333,12 @@ def evaluate(
             "convention": convention,
             "prediction_convention": prediction_convention,
             "only": None if only is None else sorted(only),
+            "probabilities": False if probable is None else relative(probable, out),
             "images": images,
         },
         predictions={pair.case.case_id: _prediction_files(pair) for pair in pairing.pairs},
         references={pair.case.case_id: pair.case.label.paths for pair in pairing.pairs if pair.case.label is not None},
+        probabilities={pair.case.case_id: [pair.probabilities] for pair in pairs if pair.probabilities is not None},
         outputs=_outputs(out),
         seeds={"bootstrap": 0},
     )
@@ -306,6 +354,6 @@ def _prediction_files(pair: Pair) -> list[Path]:
 
 def _outputs(out: Path) -> list[str]:
     """What an evaluation writes beside its manifest."""
-    names = ("cases.csv", "lesions.csv", "slices.csv", "summary.json", "report.html", "report.md")
+    names = ("cases.csv", "lesions.csv", "slices.csv", "calibration.csv", "summary.json", "report.html", "report.md")
     figures = sorted(path.relative_to(out).as_posix() for path in (out / "figures").glob("*"))
     return [name for name in (*names, *figures) if (out / name).is_file()]

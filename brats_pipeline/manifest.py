@@ -72,6 +72,7 @@ def write_manifest(
     references: Mapping[str, Sequence[Path]],
     outputs: Iterable[str],
     seeds: Mapping[str, int],
+    probabilities: Mapping[str, Sequence[Path]] | None = None,
 ) -> None:
     """Write ``manifest.json`` beside a report, last, when everything else is there.
 
@@ -82,6 +83,7 @@ def write_manifest(
         references: case id to its files.
         outputs: names of the report's own files in ``out``.
         seeds: what drew random numbers, to its seed.
+        probabilities: case id to its file.
 
     Raises:
         PipelineError: the file cannot be written.
@@ -97,6 +99,7 @@ def write_manifest(
         "dataset_sha256": fingerprint(held),
         "predictions": hashed(predictions, start=out),
         "references": held,
+        "probabilities": hashed(probabilities or {}, start=out),
         "outputs": {name: file_sha256(out / name) for name in sorted(outputs)},
     }
     write_atomically(out / NAME, json.dumps(content, indent=2) + "\n")

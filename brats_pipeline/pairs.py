@@ -35,12 +35,14 @@ class Pair:
         prediction: its predicted label map, or the folder of its predicted masks; None where there is none.
         reference_convention: what the reference's labels mean.
         prediction_convention: what the prediction's labels mean.
+        probabilities: the file of its probabilities; None where there is none.
     """
 
     case: Case
     prediction: Path | None
     reference_convention: str
     prediction_convention: str
+    probabilities: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.cases import Case
@@ -14,13 +16,17 @@ from brats_pipeline.cases.stacks import is_stack, stack_defects, twin_defect
 from brats_pipeline.cases.volumes import read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import (
+    Calibration,
     LesionScore,
     RegionScore,
+    Reliability,
     Rules,
     SliceScore,
+    case_reliability,
     measure_case,
     region_masks,
     score_slices,
+    summarise_calibration,
 )
 from brats_pipeline.pairs import Pair
 from brats_pipeline.predictions import Labels, read_labels, read_masks, slice_names
@@ -29,9 +35,11 @@ from brats_pipeline.report.overlay import overlay_figure
 from brats_pipeline.report.strips import strip_figure
 from transforms.labels import CONVENTIONS
 from transforms.nifti import describe_grid, same_grid, spacing_mm
+from transforms.probabilities import read_probabilities
 from transforms.slices import copied_sequences, read_mask, read_slices
 
 Affine = npt.NDArray[Any]
+Masks = Mapping[str, npt.NDArray[np.bool_]]
 
 SHARP_MM, COARSE_MM = 1.0, 2.0
 """Voxels of the volumes that a report shows: of the worst, the median and the best case, and of all others."""
@@ -48,6 +56,8 @@ class Outcome:
         copied: modalities whose channel is a copy of another, where the case is slices.
         failure: why it could not be scored.
         page: what a report shows of it beside the scores.
+        calibration: region to its voxels by their probability, where there are probabilities.
+        no_calibration: why the probabilities could not be used.
     """
 
     rows: list[RegionScore]
@@ -56,6 +66,8 @@ class Outcome:
     copied: tuple[str, ...] = ()
     failure: str | None = None
     page: CasePage | None = None
+    calibration: Mapping[str, Reliability] = field(default_factory=dict)
+    no_calibration: str | None = None
 
 
 def _read_reference(case: Case) -> tuple[Labels, Affine | None]:
@@ -125,6 +137,56 @@ def _flair_slices(case: Case) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     return volume[source.channel], copied_sequences(volume)
 
 
+def _calibrate(
+    pair: Pair, references: Masks, predictions: Masks | None, affine: Affine | None
+) -> dict[str, Reliability]:
+    """Region to its voxels by their probability, for the regions that the file of probabilities holds.
+
+    Raises:
+        PipelineError: the file or the prediction cannot be used.
+    """
+    if pair.probabilities is None:
+        return {}
+    if predictions is None:
+        raise PipelineError("has no label map that could be scored beside its probabilities")
+    found = read_probabilities(pair.probabilities)
+    shape = next(iter(references.values())).shape
+    if found.values.shape[1:] != shape:
+        raise PipelineError(f"the probabilities have shape {found.values.shape[1:]}, the reference {shape}")
+    if affine is not None and found.affine is not None and not same_grid(shape, affine, shape, found.affine):
+        raise PipelineError(
+            f"the probabilities lie on another grid than the reference: {describe_grid(shape, found.affine)} and "
+            f"{describe_grid(shape, affine)}"
+        )
+    channels = {region: found.regions.index(region) for region in references if region in found.regions}
+    if not channels:
+        raise PipelineError(f"the probabilities are of {', '.join(found.regions)}; scored are {', '.join(references)}")
+    return {
+        region: case_reliability(found.values[channel], reference=references[region], prediction=predictions[region])
+        for region, channel in channels.items()
+    }
+
+
+def cohort_calibration(pairs: Sequence[Pair], outcomes: Mapping[str, Outcome], regions: Sequence[str]) -> Calibration:
+    """Put the cases together, and say which take no part.
+
+    Args:
+        pairs: of the cohort.
+        outcomes: case id to what came of it.
+        regions: in the order of tables.
+    """
+    without = {}
+    for pair in pairs:
+        case_id, outcome = pair.case.case_id, outcomes[pair.case.case_id]
+        if pair.probabilities is None:
+            without[case_id] = "no probabilities"
+        elif not outcome.calibration:
+            without[case_id] = outcome.no_calibration or "its reference cannot be used"
+    cases = {case_id: outcome.calibration for case_id, outcome in outcomes.items() if outcome.calibration}
+    patients = {pair.case.case_id: pair.case.patient_id for pair in pairs}
+    return summarise_calibration(cases, regions, without=without, patients=patients)
+
+
 def sharp_volume(pair: Pair, *, rules: Rules, predicted: bool) -> CaseVolume | None:
     """The volumes of one case at 1 mm, for a viewer; None where the case has no picture.
 
@@ -181,6 +243,11 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
             prediction, failure = None, f"{error.reason}; counted as a miss"
     reference_masks = region_masks(reference, expected, rules.regions)
     predicted_masks = None if prediction is None else region_masks(prediction, predicted, rules.regions)
+    calibration, no_calibration = {}, None
+    try:
+        calibration = _calibrate(pair, reference_masks, predicted_masks, affine)
+    except PipelineError as error:
+        no_calibration = str(error)
     slices: list[SliceScore] = []
     copied: tuple[str, ...] = ()
     overlay, no_overlay, volume, head, confusion = None, None, None, False, None
@@ -208,4 +275,4 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
     except PipelineError as error:
         no_overlay = str(error)
     page = CasePage(case_id, overlay, no_overlay, volume=volume, shows_head=head, confusion=confusion)
-    return Outcome(score.regions, slices, score.lesions, copied, failure, page)
+    return Outcome(score.regions, slices, score.lesions, copied, failure, page, calibration, no_calibration)

@@ -9,14 +9,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation import evaluate
 from brats_pipeline.manifest import NAME, file_sha256, read_manifest, versions
 
-TABLES = {"cases.csv": 2, "lesions.csv": 4, "slices.csv": 2}
+TABLES = {"cases.csv": 2, "lesions.csv": 4, "slices.csv": 2, "calibration.csv": 2}
 """Table to the number of its first columns that name a row."""
+SIDES = {"predictions": "prediction", "references": "reference", "probabilities": "file of probabilities"}
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
     out = Path(out)
     manifest = read_manifest(out)
     files = [
-        f"{case_id}: {side[:-1]} {name} {change}"
-        for side in ("predictions", "references")
-        for case_id, told in manifest[side].items()
+        f"{case_id}: {what} {name} {change}"
+        for side, what in SIDES.items()
+        for case_id, told in manifest.get(side, {}).items()
         for name, change in _changed(out, told)
     ]
     files += [f"{name} {change}" for name, change in _changed(out, manifest["outputs"])]
@@ -73,6 +74,7 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
                 convention=call["convention"],
                 prediction_convention=call["prediction_convention"],
                 only=call["only"],
+                probabilities=_where(out, call.get("probabilities", False)),
                 workers=workers,
                 images=False,
             )
@@ -87,6 +89,11 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
         if now.get(name) != version
     ]
     return Verification(out, tuple(files), tuple(figures), tuple(other))
+
+
+def _where(out: Path, probabilities: str | Literal[False]) -> Path | Literal[False]:
+    """The folder of the probabilities, if there was one."""
+    return out / probabilities if probabilities else False
 
 
 def _changed(out: Path, told: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,13 @@ statements lead :func:`summarise` and :func:`summarise_groups` for one run; for 
 :func:`compare_paired`, :func:`verdict` and :func:`rank_runs`.
 """
 
+from brats_pipeline.metrics.calibration import (
+    CALIBRATION_COLUMNS,
+    Calibration,
+    Reliability,
+    case_reliability,
+    summarise_calibration,
+)
 from brats_pipeline.metrics.comparison import Comparison, compare_paired, lower_is_better, verdict
 from brats_pipeline.metrics.distances import (
     SurfaceDistances,
@@ -22,7 +29,7 @@ from brats_pipeline.metrics.lesions import LESION_COLUMNS, LesionScore, lesion_c
 from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall, specificity
 from brats_pipeline.metrics.ranking import RankedRun, Ranking, rank_runs
 from brats_pipeline.metrics.regions import region_masks, region_values
-from brats_pipeline.metrics.rows import COLUMNS, COLUMNS_2024, CaseScore, RegionScore, case_columns
+from brats_pipeline.metrics.rows import COLUMNS, COLUMNS_2024, CaseScore, RegionScore, case_columns, missed_row
 from brats_pipeline.metrics.rules import RULES, LesionRules, Rules, rules_named, usual_rules
 from brats_pipeline.metrics.score import measure_case, score_case, score_miss
 from brats_pipeline.metrics.slices import (
@@ -48,6 +55,7 @@ from brats_pipeline.metrics.summary import RegionSummary, Spread, spread, summar
 from brats_pipeline.metrics.tables import csv_text, headline, slice_headline
 
 __all__ = [
+    "CALIBRATION_COLUMNS",
     "COLUMNS",
     "COLUMNS_2024",
     "EMPTY_RULES",
@@ -56,6 +64,7 @@ __all__ = [
     "RESAMPLES",
     "RULES",
     "SLICE_COLUMNS",
+    "Calibration",
     "CaseFacts",
     "CaseScore",
     "Comparison",
@@ -70,6 +79,7 @@ __all__ = [
     "Ranking",
     "RegionScore",
     "RegionSummary",
+    "Reliability",
     "Rules",
     "SliceGroup",
     "SliceScore",
@@ -81,6 +91,7 @@ __all__ = [
     "by_case",
     "case_columns",
     "case_facts",
+    "case_reliability",
     "compare_paired",
     "csv_text",
     "dice",
@@ -94,6 +105,7 @@ __all__ = [
     "lesion_columns",
     "lower_is_better",
     "measure_case",
+    "missed_row",
     "normalised_surface_dice",
     "nsd",
     "precision",
@@ -110,6 +122,7 @@ __all__ = [
     "specificity",
     "spread",
     "summarise",
+    "summarise_calibration",
     "summarise_groups",
     "summarise_slices",
     "surface_distances",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from brats_pipeline.metrics.summary import Spread, spread
+from brats_pipeline.metrics.summary import Spread, patients_of, spread
 
 Mask = npt.NDArray[np.bool_]
 
@@ -250,7 +250,11 @@ def bins_of(found: Reliability) -> tuple[Bin, ...]:
 
 
 def summarise_calibration(
-    cases: Mapping[str, Mapping[str, Reliability]], regions: Sequence[str], *, without: Mapping[str, str]
+    cases: Mapping[str, Mapping[str, Reliability]],
+    regions: Sequence[str],
+    *,
+    without: Mapping[str, str],
+    patients: Mapping[str, str] | None = None,
 ) -> Calibration:
     """From cases to a cohort.
 
@@ -258,23 +262,26 @@ def summarise_calibration(
         cases: case id to region to what was counted.
         regions: in the order of tables.
         without: case to the reason why it takes no part.
+        patients: case id to patient, for the intervals; None where every case is another patient.
     """
     rows, found = [], {}
     for case_id, by_region in sorted(cases.items()):
         for region in regions:
             if (one := by_region.get(region)) is not None:
-                rows.append(CalibrationRow(case_id, region, one.n, one.ece, one.mce, one.brier))
+                rows += [CalibrationRow(case_id, region, one.n, one.ece, one.mce, one.brier)]
     for region in regions:
-        own = [by_region[region] for _, by_region in sorted(cases.items()) if region in by_region]
+        own = {case_id: by_region[region] for case_id, by_region in sorted(cases.items()) if region in by_region}
         if own:
-            whole = pooled(own)
+            whole = pooled(own.values())
             found[region] = RegionCalibration(
-                n=sum(case.n > 0 for case in own),
+                n=sum(case.n > 0 for case in own.values()),
                 voxels=whole.n,
                 ece=whole.ece,
                 mce=whole.mce,
                 brier=whole.brier,
-                ece_per_case=spread([case.ece for case in own], interval=True),
+                ece_per_case=spread(
+                    [case.ece for case in own.values()], interval=True, patients=patients_of(list(own), patients)
+                ),
                 bins=bins_of(whole),
             )
     return Calibration(found, tuple(rows), dict(sorted(without.items())))

@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from brats_pipeline.metrics.calibration import CalibrationRow
 from brats_pipeline.metrics.lesions import LesionScore
 from brats_pipeline.metrics.rows import RegionScore
 from brats_pipeline.metrics.slices import PER_PATIENT, PER_SLICE, PER_TUMOUR_SLICE, POOLED, SliceGroup, SliceScore
@@ -38,7 +39,10 @@ def _number(spread: Spread | None, kind: str, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def csv_text(rows: Sequence[RegionScore] | Sequence[SliceScore] | Sequence[LesionScore], columns: Sequence[str]) -> str:
+def csv_text(
+    rows: Sequence[RegionScore] | Sequence[SliceScore] | Sequence[LesionScore] | Sequence[CalibrationRow],
+    columns: Sequence[str],
+) -> str:
     """Rows as CSV, six decimals; an empty cell where a value is not defined, ``yes`` or ``no`` for a truth."""
 
     def cell(value: float | int | str | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from brats_pipeline.metrics import RegionScore
 from brats_pipeline.report.headline import HeadlineRow, PartRow
+from brats_pipeline.report.reliability import Section
 from brats_pipeline.report.words import decimal, mean_interval, median_quartiles
 
 
@@ -29,6 +30,7 @@ def markdown_report(
     figures: Mapping[str, str],
     sentences: Sequence[str],
     versions: Mapping[str, str],
+    calibrated: Section | None = None,
 ) -> str:
     """Write the report in Markdown.
 
@@ -45,6 +47,7 @@ def markdown_report(
         figures: file of each picture beside the report to what it shows.
         sentences: how it was scored.
         versions: software name to version.
+        calibrated: the figures of the probabilities; None where none were saved.
     """
     lines = [f"# {title}", "", lead, ""]
     if warnings:
@@ -85,6 +88,10 @@ def markdown_report(
         ]
         lines += ["## Parts of the cohort", "", *_table(header, rows), ""]
         lines += ["Parts overlap. A difference between them is described here, not tested.", ""]
+    if calibrated is not None:
+        lines += ["## Calibration", "", *(f"{sentence}\n" for sentence in calibrated.gaps)]
+        lines += [*_table(calibrated.header, calibrated.rows), ""] if calibrated.rows else []
+        lines += [f"{note}\n" for note in calibrated.notes]
     lines += ["## Figures", ""]
     lines += [f"![{what}]({path})\n" for path, what in figures.items()]
     lines += ["## Every case", ""]

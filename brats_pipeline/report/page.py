@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
     PER_PATIENT,
+    Calibration,
     RegionScore,
     RegionSummary,
     Rules,
@@ -23,7 +24,7 @@ from brats_pipeline.metrics import (
     SliceScore,
     slice_headline,
 )
-from brats_pipeline.report import charts, words
+from brats_pipeline.report import charts, reliability, words
 from brats_pipeline.report.budget import LARGEST_BYTES, PAGE_BYTES, ROW_BYTES, encoded, within_budget
 from brats_pipeline.report.confusion import Shares, joined
 from brats_pipeline.report.headline import PartRow, headline_rows, notable_cases, smallest_differences, too_few
@@ -40,6 +41,7 @@ _FIGURES = {
     "dice_by_volume": "Dice against the volume in the reference",
     "volumes": "Predicted minus reference volume against their mean",
     "confusion": "Tissues of the reference against those of the prediction",
+    "calibration": "Reliability diagram of every region",
     "training": "Training loss and validation Dice by epoch",
 }
 
@@ -81,6 +83,7 @@ def _drawn(
     scores: Sequence[RegionScore],
     pages: Sequence[CasePage],
     curves: Mapping[str, Mapping[str, Sequence[float]]],
+    calibration: Calibration | None,
 ) -> dict[str, Figure]:
     """The figures that these data give, by the name of their files."""
     regions = rules.regions
@@ -95,6 +98,7 @@ def _drawn(
     confusion = joined([page.confusion for page in pages if page.confusion is not None])
     figures["confusion"] = None if confusion is None else charts.confusion_chart(confusion)
     figures["training"] = charts.training_chart(curves)
+    figures["calibration"] = None if calibration is None else reliability.reliability_chart(calibration)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
@@ -133,6 +137,7 @@ def write_report(
     parts: Sequence[PartRow] = (),
     patients: Mapping[str, str] | None = None,
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    calibration: Calibration | None = None,
     title: str = "Segmentation report",
 ) -> None:
     """Write the report as one HTML file that needs no other and no network, and beside it ``.md`` and ``figures/``.
@@ -155,6 +160,7 @@ def write_report(
         parts: Dice in parts of the cohort.
         patients: case id to patient; None where every case is another patient.
         curves: name of a training run to the columns of its ``curves.csv``.
+        calibration: of the probabilities; None where none were saved.
         title: heading.
 
     Raises:
@@ -175,7 +181,7 @@ def write_report(
     notable = notable_cases(scores, {page.case_id for page in shown})
 
     figures = {}
-    for name, figure in _drawn(rules, scores, pages, curves or {}).items():
+    for name, figure in _drawn(rules, scores, pages, curves or {}, calibration).items():
         files = charts.rendered(figure)
         for ending, content in files.items():
             write_atomically(out_html.parent / "figures" / f"{name}.{ending}", content)
@@ -199,6 +205,7 @@ def write_report(
         noun="patient" if len(owners) < len(by_case) else noun,
         differences=smallest_differences(scores, rules.regions, patients=patients),
     )
+    calibrated = None if calibration is None else reliability.section(calibration, rules.regions, len(by_case))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brats_pipeline.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -241,6 +248,7 @@ def write_report(
         table=table[1:],
         headline_name=PER_PATIENT,
         copied=copied or {},
+        calibrated=calibrated,
         versions={**versions, **({"ipyniivue": viewer.version} if isinstance(viewer, Viewer) else {})},
     )
     write_atomically(out_html, html)
@@ -256,6 +264,7 @@ def write_report(
         cases=by_case,
         regions=rules.regions,
         figures={f"figures/{name}.png": _FIGURES[name] for name in figures},
+        calibrated=calibrated,
         sentences=sentences,
         versions=versions,
     )
