@@ -1,0 +1,151 @@
+"""Voxels per second of training: ours beside the stock recipe of the model zoo's BraTS bundle, on the same cases.
+
+    python benchmarks/stock_training.py --data DATA [--rounds 3 --json out.json]
+
+The stock recipe is rebuilt from MONAI's own parts as the bundle's train.json names them: load and normalise whole
+volumes in four workers for every step, random crop of 224x224x144, three flips, two intensity transforms, SegResNet
+with 16 filters, Dice loss, Adam; labels are cast to float32, without which it does not run on MONAI 1.6.1, and its
+mixed precision does nothing on a CPU. Ours is ``brats_glioma_3d`` with the same network (so that only the pipeline
+differs) and with its own U-Net. Steps of all three alternate in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedTrainer
+from monai.inferers import SimpleInferer
+from monai.losses import DiceLoss
+from monai.networks.nets import SegResNet
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    ConvertToMultiChannelBasedOnBratsClassesd,
+    LoadImaged,
+    NormalizeIntensityd,
+    RandFlipd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    RandSpatialCropd,
+)
+
+from benchmarks.training import endless, machine, open_training
+from brats_pipeline.cases import find_cases
+from transforms.labels import MODALITIES
+
+PATCH = (224, 224, 144)
+SEGRESNET = {
+    "_target_": "monai.networks.nets.SegResNet",
+    "in_channels": 4,
+    "out_channels": 3,
+    "init_filters": 16,
+    "blocks_down": [1, 2, 2, 4],
+    "blocks_up": [1, 1, 1],
+    "dropout_prob": 0.2,
+}
+
+
+def stock_trainer(data: Path) -> tuple[Any, Iterator[Any]]:
+    """The stock recipe's trainer and its batches."""
+    items = []
+    for case in find_cases(data):
+        assert case.label is not None
+        images = [str(case.images[name].paths[0]) for name in MODALITIES]
+        items.append({"image": images, "label": str(case.label.paths[0])})
+    transform = Compose(
+        [
+            LoadImaged(["image", "label"], ensure_channel_first=True),
+            ConvertToMultiChannelBasedOnBratsClassesd("label"),
+            NormalizeIntensityd("image", nonzero=True, channel_wise=True),
+            RandSpatialCropd(["image", "label"], roi_size=PATCH, random_size=False),
+            *(RandFlipd(["image", "label"], prob=0.5, spatial_axis=axis) for axis in range(3)),
+            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+            RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+            CastToTyped("label", dtype=torch.float32),
+        ]
+    )
+    loader = DataLoader(Dataset(items, transform), batch_size=1, shuffle=True, num_workers=4)
+    device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    network = SegResNet(**{key: value for key, value in SEGRESNET.items() if key != "_target_"}).to(device)
+    trainer = SupervisedTrainer(
+        device=device,
+        max_epochs=1,
+        train_data_loader=loader,
+        network=network,
+        loss_function=DiceLoss(smooth_nr=0, smooth_dr=1e-5, squared_pred=True, sigmoid=True),
+        optimizer=torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-5),
+        inferer=SimpleInferer(),
+        amp=True,
+    )
+
+    def batches() -> Iterator[Any]:
+        while True:
+            yield from loader
+
+    return trainer, batches()
+
+
+def our_trainer(data: Path, run: Path, overrides: dict[str, Any]) -> tuple[Any, Iterator[Any]]:
+    """The bundle's trainer and its batches, cases prepared."""
+    parsed = open_training("brats_glioma_3d", data, run, overrides).parser.get_parsed_content
+    parsed("train::dataset").load()
+    return parsed("train::trainer"), endless(parsed("train::dataloader"), parsed("train::dataset"))
+
+
+def voxels_per_second(trainer: Any, batches: Iterator[Any], steps: int) -> float:
+    """Over ``steps`` steps after one that warms up."""
+    voxels, started = 0, 0.0
+    for step in range(steps + 1):
+        if step == 1:
+            started = time.perf_counter()
+        batch = next(batches)
+        trainer._iteration(trainer, batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        if step:
+            voxels += batch["image"][:, 0].numel()
+    return voxels / (time.perf_counter() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="of ours in a round; the stock recipe takes two")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        arms: dict[str, tuple[Callable[[], tuple[Any, Iterator[Any]]], int]] = {
+            "stock": (lambda: stock_trainer(arguments.data), 2),
+            "ours, its network": (
+                lambda: our_trainer(arguments.data, Path(folder) / "same", {"network_def": SEGRESNET}),
+                arguments.steps,
+            ),
+            "ours": (lambda: our_trainer(arguments.data, Path(folder) / "own", {}), arguments.steps),
+        }
+        open_arms = {name: (make(), steps) for name, (make, steps) in arms.items()}
+        rates: dict[str, list[float]] = {name: [] for name in arms}
+        for _ in range(arguments.rounds):
+            for name, ((trainer, batches), steps) in open_arms.items():
+                rates[name].append(voxels_per_second(trainer, batches, steps))
+    paired = {
+        name: statistics.median(mine / stock for mine, stock in zip(rates[name], rates["stock"], strict=True))
+        for name in rates
+    }
+    result = {"machine": machine(), "voxels_per_second": rates, "median_of_paired_ratios": paired}
+    print(json.dumps(result, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
