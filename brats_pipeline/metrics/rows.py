@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from brats_pipeline.metrics.lesions import LesionScore
 from brats_pipeline.metrics.rules import Rules
@@ -79,3 +80,38 @@ class CaseScore:
 
     regions: list[RegionScore]
     lesions: list[LesionScore]
+
+
+def missed_row(row: RegionScore, *, rules: Rules) -> RegionScore:
+    """The row of a run that lacks a case, made from another run's row of it: a miss by the rules.
+
+    Args:
+        row: of a run by the same rules, against the same reference.
+        rules: of scoring.
+
+    Raises:
+        ValueError: a miss costs the diagonal of the array, which no row tells.
+    """
+    if rules.empties.one_is_diagonal:
+        raise ValueError(
+            f"by {rules.name} a miss costs the diagonal of the array, which a row does not tell; evaluate the run "
+            "against all references, which counts what it lacks as a miss"
+        )
+    reference = row.tp + row.fn
+    worst, far = rules.empties.one_overlap, rules.empties.penalty(())
+    values: dict[str, Any] = dict.fromkeys(_SHARES, worst) | dict.fromkeys(_DISTANCES, far)
+    for name in (*_SHARES, *_DISTANCES):
+        if (held := getattr(row, name)) is None or math.isnan(held):
+            values[name] = held
+    if row.lesions_tp is not None and row.lesions_fn is not None:
+        values |= {"lesions_tp": 0, "lesions_fp": 0, "lesions_fn": row.lesions_tp + row.lesions_fn}
+    values |= {"tp": 0, "fp": 0, "fn": reference, "tn": row.tp + row.fp + row.fn + row.tn - reference}
+    return replace(row, **values, specificity=math.nan, predicted_ml=math.nan)
+
+
+_SHARES = (
+    *("dice", "iou", "precision", "recall", "nsd_0p5mm", "nsd_1mm", "nsd_2mm", "lesionwise_dice"),
+    *("lesionwise_nsd_voxel_0p5mm", "lesionwise_nsd_voxel_1mm"),
+    *("legacy_dice", "legacy_nsd_voxel_0p5mm", "legacy_nsd_voxel_1mm"),
+)
+_DISTANCES = ("hd95_mm", "assd_mm", "lesionwise_hd95_mm", "legacy_hd95_mm")

@@ -22,10 +22,7 @@ from brats_pipeline.report import CasePage, case_volume, write_report
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE_S = 120
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 needs_viewer = pytest.mark.skipif(
     importlib.util.find_spec("ipyniivue") is None, reason="ipyniivue is not installed (extra viewer)"
 )
@@ -246,6 +243,7 @@ def test_the_layers_switch_and_the_slices_move(browser, tmp_path):
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 @needs_viewer
 def test_the_patients_right_is_on_the_left_and_the_front_is_up(browser, tmp_path):
     canvas = opened(browser, report(tmp_path))
@@ -262,6 +260,7 @@ def test_the_patients_right_is_on_the_left_and_the_front_is_up(browser, tmp_path
     assert across < 0.5
 
 
+@pytest.mark.slow
 @needs_viewer
 def test_one_case_is_open_at_a_time_and_a_link_opens_its_case(browser, tmp_path):
     path = report(tmp_path)
@@ -277,6 +276,7 @@ def test_one_case_is_open_at_a_time_and_a_link_opens_its_case(browser, tmp_path)
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 @needs_viewer
 def test_a_case_without_a_prediction_can_be_scrolled_too(browser, tmp_path):
     browser.events.clear()
@@ -291,6 +291,7 @@ def test_a_case_without_a_prediction_can_be_scrolled_too(browser, tmp_path):
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_without_the_viewer_the_pictures_remain_and_the_extra_is_named(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("brats_pipeline.report.viewer._PACKAGE", "no_such_package")
     browser.events.clear()
@@ -301,6 +302,7 @@ def test_without_the_viewer_the_pictures_remain_and_the_extra_is_named(browser, 
     assert browser.complaints() == []
 
 
+@pytest.mark.slow
 def test_the_page_fits_wide_and_narrow_windows(browser, tmp_path):
     browser.open(report(tmp_path))
     for width in (360, 800, 1400):
@@ -309,6 +311,7 @@ def test_the_page_fits_wide_and_narrow_windows(browser, tmp_path):
     browser.call("Emulation.clearDeviceMetricsOverride")
 
 
+@pytest.mark.slow
 def test_the_printed_report_holds_its_pictures(browser, tmp_path):
     browser.open(report(tmp_path))
     pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])

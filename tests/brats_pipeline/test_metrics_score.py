@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brats_pipeline.errors import CaseError
-from brats_pipeline.metrics import COLUMNS, RULES, rules_named, score_case, score_miss, summarise
+from brats_pipeline.metrics import COLUMNS, RULES, missed_row, rules_named, score_case, score_miss, summarise
 from transforms.labels import CONVENTIONS
 
 RULE = RULES["brats2023-gli"]
@@ -166,3 +166,24 @@ def test_scoring_needs_neither_torch_nor_pandas():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["brats2023-gli", "brats2024-gli", "brats2024-ped", "brats2020"])
+def test_a_miss_made_from_another_runs_row_is_the_miss_of_the_case_itself(name):
+    rules = RULES[name]
+    convention = CONVENTIONS[rules.conventions[0]]
+    random = np.random.default_rng(3)
+    reference, prediction = (random.choice([0, 0, 0, *convention.values], (9, 8, 7)).astype(np.uint8) for _ in range(2))
+    given = {"case_id": "A", "spacing_mm": (2.0, 2.0, 2.0), "reference_convention": convention, "rules": rules}
+    scored = score_case(prediction, reference, prediction_convention=convention, **given)
+    made = [missed_row(row, rules=rules) for row in scored]
+    assert list(map(repr, made)) == list(map(repr, score_miss(reference, **given)))
+
+
+def test_a_miss_that_costs_the_diagonal_cannot_be_made_from_a_row():
+    rules = RULES["brats2024-met"]
+    convention = CONVENTIONS["brats2024-met"]
+    labels = np.ones((3, 3, 3), np.uint8)
+    row = score_miss(labels, case_id="A", spacing_mm=(1, 1, 1), reference_convention=convention, rules=rules)[0]
+    with pytest.raises(ValueError, match="diagonal"):
+        missed_row(row, rules=rules)
