@@ -1,0 +1,8 @@
+"""Studies: networks and recipes compared on the same cases, from one YAML file.
+
+``plan`` reads the file and ``checks`` holds it against the bundles; ``opening`` settles data and folds; ``units`` are
+what is trained, ``running`` trains them; ``gathering`` scores the arms, ``comparing`` compares them, ``merging`` writes
+the report; ``study`` is all of it.
+"""
+
+from __future__ import annotations

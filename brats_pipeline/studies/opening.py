@@ -1,0 +1,227 @@
+"""Opening a study's folder: what it was begun with is written down, and another study or other data are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from brats_pipeline.cases import decide_conventions, find_cases
+from brats_pipeline.cases.patients import read_patients, with_patients
+from brats_pipeline.datalist import read_whole_datalist, split_cases, write_datalist
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import write_atomically
+from brats_pipeline.phantom import write_cohort
+from brats_pipeline.studies.plan import Phantom, Plan, as_json
+from brats_pipeline.studies.units import data_sha256, identity, units_of
+
+SCHEMA_VERSION = 1
+RECORD = "study.json"
+DATALIST = "datalist.json"
+
+
+def open_study(
+    plan: Plan,
+    out: Path,
+    *,
+    data: str | Path | None = None,
+    datalist: str | Path | None = None,
+    convention: str | None = None,
+    patients: str | Path | None = None,
+    new: bool = False,
+    on_case: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Begin a study, or go on with one that was begun alike.
+
+    Args:
+        plan: the study.
+        out: its folder.
+        data: folder of the cases; may be left out for a study that has begun, or that makes its own cohort.
+        datalist: folds made by ``split``, instead of those made here; its own number of folds must suit the study.
+        convention: label convention of the references, where the data leave it open.
+        patients: CSV of case_id,patient_id for ``data`` whose names do not tell the patient.
+        new: take a changed study or changed data; units that the change does not touch are kept.
+        on_case: called with the id of each case whose label map was read.
+
+    Returns:
+        The record: ``study`` (the plan as JSON), ``data`` (see :func:`data_folder`), ``data_sha256``, and ``units``
+        (name to :func:`identity`).
+
+    Raises:
+        PipelineError: the folder holds another study, the data cannot be used, or there are none.
+    """
+    out = Path(out).resolve()
+    earlier = _earlier(out)
+    if data is None and earlier is not None:
+        data = data_folder(earlier, out)
+    if plan.phantom is not None and data in (None, out / "data"):
+        data = _phantoms(plan.phantom, out)
+    if data is None:
+        raise PipelineError(f"{plan.name} needs data: give the folder that holds the cases with --data")
+    source = Path(data).resolve()
+    if earlier is not None and not new:
+        _refuse_changes(out, plan, earlier)
+    keep = earlier is not None and not new and (out / DATALIST).is_file()
+    if keep and datalist is None:
+        listing = read_whole_datalist(out / DATALIST)
+        seen = find_cases(source)
+        known = {item["case_id"] for item in listing["training"]}
+        if gone := sorted(known - {case.case_id for case in seen}):
+            raise PipelineError(f"{source}: has no case {', '.join(gone[:3])} of the study; {_advice(out)}")
+        if more := sorted({case.case_id for case in seen if case.label is not None} - known):
+            raise PipelineError(f"{source}: has cases that the study lacks ({', '.join(more[:3])}); {_advice(out)}")
+    else:
+        listing = _split(plan, source, datalist, convention, patients, on_case)
+    told = data_sha256(listing)
+    if earlier is not None and not new and earlier["data_sha256"] != told:
+        raise PipelineError(f"{source}: the scans or the folds are not those that the study began with; {_advice(out)}")
+    identities = {unit.name: identity(unit, plan, told) for unit in units_of(plan, out)}
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "study": as_json(plan),
+        "content": plan.content,
+        "data": source.relative_to(out).as_posix() if source.is_relative_to(out) else str(source),
+        "convention": convention if earlier is None or convention is not None else earlier.get("convention"),
+        "data_sha256": told,
+        "units": identities,
+    }
+    if new:
+        _forget_changed(plan, out, identities)
+    if not keep:
+        write_datalist(listing, out / DATALIST)
+    write_atomically(out / "study.yaml", plan.path.read_bytes())
+    write_atomically(out / RECORD, json.dumps(record, indent=2, default=str) + "\n")
+    return record
+
+
+def data_folder(record: Mapping[str, Any], out: Path) -> Path:
+    """Where the cases of a study lie; a cohort of its own moves with it."""
+    return out / str(record["data"])
+
+
+def _advice(out: Path) -> str:
+    return f"restore what {out} was begun with, choose another folder, or take the change with --new"
+
+
+def _earlier(out: Path) -> dict[str, Any] | None:
+    """The record of the study in a folder; None in an empty one.
+
+    Raises:
+        PipelineError: the folder holds something else.
+    """
+    try:
+        record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if record["schema_version"] != SCHEMA_VERSION:
+            raise ValueError(f"schema version {record['schema_version']}, {SCHEMA_VERSION} is known")
+    except FileNotFoundError:
+        others = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.is_dir() else []
+        # What was begun and killed before its record stood there holds these at most.
+        if set(others) - {"data", DATALIST, "study.yaml", "units"}:
+            raise PipelineError(f"{out} is not empty and holds no study; choose another folder with --out") from None
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"{out / RECORD}: cannot be read ({error}); choose another folder") from error
+    return record
+
+
+def _refuse_changes(out: Path, plan: Plan, earlier: Mapping[str, Any]) -> None:
+    if earlier["study"]["sha256"] != plan.sha256:
+        was, now = earlier["content"], json.loads(json.dumps(dict(plan.content), default=str))
+        differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+        what = f"in {', '.join(differing)}" if differing else "in its budget"
+        raise PipelineError(f"{plan.path}: differs from the study that {out} was begun with, {what}; {_advice(out)}")
+    changed = [
+        unit.name
+        for unit in units_of(plan, out)
+        if identity(unit, plan, earlier["data_sha256"]) != earlier["units"].get(unit.name)
+    ]
+    if changed:
+        raise PipelineError(
+            f"the bundle's configuration is not the one that {changed[0]} was begun with; {_advice(out)}"
+        )
+
+
+def _forget_changed(plan: Plan, out: Path, identities: Mapping[str, str]) -> None:
+    """Remove the units that are no longer what they were, and all that was made of them."""
+    kept = {unit.folder for unit in units_of(plan, out) if unit.read().get("identity") == identities[unit.name]}
+    for folder in (out / "units").glob("*/*"):
+        if folder not in kept:
+            shutil.rmtree(folder)
+    shutil.rmtree(out / "arms", ignore_errors=True)
+
+
+def _phantoms(phantom: Phantom, out: Path) -> Path:
+    """The synthetic cohort of a study; made beside its place and renamed, so that it is whole or absent."""
+    cohort = out / "data"
+    if cohort.is_dir():
+        return cohort
+    making = out / f".data-{os.getpid()}"
+    shutil.rmtree(making, ignore_errors=True)
+    try:
+        write_cohort(
+            making,
+            cases=phantom.cases,
+            layout=phantom.layout,
+            seed=phantom.seed,
+            shape=phantom.shape,
+            spacing_mm=phantom.spacing,
+        )
+    except ValueError as error:
+        raise PipelineError(f"the study's synthetic cohort cannot be made: {error}") from error
+    try:
+        making.rename(cohort)
+    except OSError:  # another process of the same study was first
+        shutil.rmtree(making, ignore_errors=True)
+        if not cohort.is_dir():
+            raise
+    return cohort
+
+
+def _split(
+    plan: Plan,
+    source: Path,
+    datalist: str | Path | None,
+    convention: str | None,
+    patients: str | Path | None,
+    on_case: Callable[[str], None] | None,
+) -> dict[str, Any]:
+    """The datalist of the study, from its data or from a file."""
+    if datalist is not None:
+        if patients is not None:
+            raise PipelineError("a datalist names its patients already; give --patients to `split`, or leave it out")
+        listing = read_whole_datalist(datalist)
+        folds = {item.get("fold") for item in listing["training"]}
+        if folds != set(range(plan.folds.k)):
+            told = ", ".join(map(str, sorted(folds, key=str)))
+            raise PipelineError(
+                f"{datalist}: has the folds {told}, the study has {plan.folds.k}; write it with --folds {plan.folds.k}"
+            )
+        return listing
+    cases = find_cases(source)
+    if patients is not None:
+        cases = with_patients(cases, read_patients(patients))
+    cases = decide_conventions([case for case in cases if case.label is not None], convention)
+    return split_cases(cases, folds=plan.folds.k, seed=plan.folds.seed, name=plan.name, on_case=on_case)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[bool]:
+    """Whether this process alone works in a folder; a process that is killed leaves no claim behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: one process at a time is up to the person
+        yield True
+        return
+    file: IO[str]
+    with (folder / ".claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
