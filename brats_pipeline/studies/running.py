@@ -146,9 +146,8 @@ def _train(unit: Unit, plan: Plan, listing: Mapping[str, Any], *, device: str | 
             "seed": unit.seed,
             "network": unit.arm.network,
             "overrides": unit.arm.settings,
+            "minutes": plan.minutes,
         }
-    if plan.minutes is not None:
-        told["minutes"] = plan.minutes
     with training_bar(quiet=quiet) as attach:
 
         def on_start(trainer: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 NAME = {"type": "string", "pattern": r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"}
+_TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _SEEDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
 _SET = {"type": "object"}
@@ -21,7 +22,7 @@ def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]
 
 
 _ARM = _object(
-    ("name",), name=NAME, title={"type": "string"}, network={"type": "string"}, set=_SET, seeds=_SEEDS, bundle=NAME
+    ("name",), name=NAME, title={"type": "string"}, network={"type": "string"}, set=_SET, seeds=_SEEDS, bundle=_TEXT
 )
 _FOLDS = _object(
     k={"type": "integer", "minimum": 2},
@@ -65,7 +66,7 @@ SCHEMA = _object(
     name=NAME,
     title={"type": "string"},
     about={"type": "string"},
-    bundle=NAME,
+    bundle=_TEXT,
     set=_SET,
     seeds=_SEEDS,
     arms={"type": "array", "items": _ARM, "minItems": 1},
