@@ -231,3 +231,17 @@ def test_encoder_weights_are_loaded_after_the_start(tmp_path, smp):
 def test_wrong_arguments_are_refused_with_what_would_do(arguments, message):
     with pytest.raises(ValueError, match=message):
         DeepLabV3Plus(**{"spatial_dims": 2, "in_channels": 1, "out_channels": 1, "features": None, **arguments})
+
+
+def test_a_cpu_trains_depthwise_convolutions_of_volumes_in_float32_under_autocast():
+    torch.manual_seed(0)
+    block = separable(3, 8, 8, "group")
+    image = torch.randn(2, 8, 6, 4, 5)
+    for training in (True, False):
+        alone = block[0].train(training)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = alone(image)
+            half = alone(image.bfloat16())
+        assert half.dtype == torch.bfloat16
+        assert torch.equal(mixed.float(), alone(image)) == training
+        torch.testing.assert_close(half.float(), alone(image), rtol=2e-2, atol=2e-2)
