@@ -27,7 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment that holds the wheel; the dependencies come from the environment of the tests."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # a copy: what an earlier build left in the checkout must not reach the wheel
-    for name in ("brats_pipeline", "bundles", "networks", "transforms"):
+    for name in ("brats_pipeline", "bundles", "networks", "studies", "transforms"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.pt"))
     for name in ("LICENSE", "README.md", "pyproject.toml", "setup.cfg"):
         shutil.copy(ROOT / name, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,12 @@ def _mistakes(plan: Plan) -> Iterator[str]:
                     lower_is_better(name)
                 except ValueError as error:
                     yield f"evaluation.{key}: {error}"
+    found: dict[str, list[str]] = {}
     for arm in plan.arms:
         for mistake in _arm_mistakes(arm):
-            yield f"arm {arm.name}: {mistake}"
+            found.setdefault(mistake, []).append(arm.name)
+    for mistake, arms in found.items():
+        yield f"arm {', '.join(arms)}: {mistake}"
 
 
 def _arm_mistakes(arm: Arm) -> Iterator[str]:
@@ -60,9 +64,10 @@ def _arm_mistakes(arm: Arm) -> Iterator[str]:
             yield f"set: {key} belongs to the study; give folds and seeds there"
     config = configuration(bundle)
     unknown = [key for key in arm.settings if not _holds({**config, **overlay}, key)]
-    if unknown:
-        ids = ", ".join(sorted(key for key in config if not key.startswith("_")))
-        yield f"set: no configuration of {arm.bundle} has the id {', '.join(unknown)}; its ids are {ids}"
+    for key in unknown:
+        near = get_close_matches(key, config, n=3)
+        meant = f"; near to it: {', '.join(near)}" if near else ""
+        yield f"set: no configuration of {arm.bundle} has the id {key}{meant}; see {bundle}/configs/train.yaml"
     loss = arm.settings.get("loss_name")
     if loss is not None and loss not in loss_names():
         yield f"set: unknown loss_name {loss!r}; known: {', '.join(loss_names())}"

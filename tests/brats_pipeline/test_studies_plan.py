@@ -109,7 +109,7 @@ def test_a_file_of_another_form_is_refused_by_name(
     [
         ({"bundle": "brats_5d"}, "unknown bundle 'brats_5d'"),
         ({"arms": [{"name": "a", "network": "unett"}]}, "arm a: brats_glioma_3d has no network 'unett'; known: .*unet"),
-        ({"set": {"max_epohcs": 3}}, "has the id max_epohcs; its ids are .*max_epochs"),
+        ({"set": {"max_epohcs": 3}}, "has the id max_epohcs; near to it: max_epochs"),
         ({"set": {"train::trainer::nothing::x": 3}}, "has the id train::trainer::nothing::x"),
         ({"set": {"fold": 1}}, "fold belongs to the study"),
         ({"set": {"loss_name": "dyce"}}, "unknown loss_name 'dyce'; known: .*dice"),
