@@ -465,14 +465,19 @@ def study_command(
 
 @report_app.command("verify")
 def report_verify(
-    out: Annotated[Path, typer.Argument(help="Folder that `evaluate` wrote.")],
+    out: Annotated[Path, typer.Argument(help="Folder that `evaluate` or `study` wrote.")],
     workers: Workers = 2,
     as_json: Json = False,
 ) -> int:
     """Make a report's figures again from its predictions and name each difference."""
-    from brats_pipeline.verification import verify_report
+    from brats_pipeline.manifest import read_manifest
 
-    found = verify_report(out, workers=workers)
+    if read_manifest(out)["call"].get("command") == "study":
+        from brats_pipeline.studies.verifying import verify_study as verify
+    else:
+        from brats_pipeline.verification import verify_report as verify
+
+    found = verify(out, workers=workers)
     differences = [*found.files, *found.figures]
     if as_json:
         names = ("files", "figures", "versions")

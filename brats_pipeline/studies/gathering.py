@@ -15,6 +15,7 @@ from typing import Any
 from brats_pipeline.datalist import read_whole_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation import evaluate
+from brats_pipeline.files import write_atomically
 from brats_pipeline.manifest import file_sha256, read_manifest
 from brats_pipeline.metrics import RegionScore
 from brats_pipeline.predictions import files_by_case
@@ -22,6 +23,8 @@ from brats_pipeline.studies.opening import DATALIST, data_folder
 from brats_pipeline.studies.plan import Arm, Plan
 from brats_pipeline.studies.units import Unit, tested, units_of
 
+TOLD = ".told.json"
+"""What an evaluation was asked for, beside it."""
 _COUNTS = ("tp", "fp", "fn", "tn")
 _LESIONS = ("lesions_tp", "lesions_fp", "lesions_fn")
 _TEXTS = ("case_id", "region")
@@ -61,6 +64,7 @@ def gather(
     *,
     workers: int = 1,
     images: bool = True,
+    score: bool = True,
     on_arm: Callable[[str], None] = lambda name: None,
 ) -> list[Scored]:
     """Score every arm that has a finished fold.
@@ -71,6 +75,7 @@ def gather(
         record: from :func:`open_study`.
         workers: processes that score.
         images: whether the reports of the arms show the scans.
+        score: False: read the scores that are there, and write nothing.
         on_arm: called with the name of each arm and seed before it is scored.
 
     Raises:
@@ -91,8 +96,10 @@ def gather(
                 continue
             home = out / "arms" / arm.name / f"seed{seed}"
             names = {item["case_id"] for unit in finished for item in tested(listing, unit.fold)}
-            on_arm(f"{arm.name}, seed {seed}")
-            by_seed[seed] = _score(finished, home, names, plan, record, workers=workers, images=images)
+            if score:
+                on_arm(f"{arm.name}, seed {seed}")
+                _score(finished, home, names, plan, record, workers=workers, images=images)
+            by_seed[seed] = read_scores(home / "cases.csv")
             homes[seed] = home
         wanted = {item["case_id"] for fold in folds for item in tested(listing, fold)}
         rows = [[row for row in by_seed[seed] if row.case_id in wanted] for seed in arm.seeds if folds]
@@ -110,8 +117,8 @@ def _score(
     *,
     workers: int,
     images: bool,
-) -> tuple[RegionScore, ...]:
-    """Bring the predictions of an arm and seed together and score them; what is scored already is read again."""
+) -> None:
+    """Bring the predictions of an arm and seed together and score them, unless that is done."""
     predictions = home / "predictions"
     _collect(units, predictions, names)
     told = {"images": images, "rules": plan.rules, "convention": record.get("convention")}
@@ -126,8 +133,7 @@ def _score(
             workers=workers,
             images=images,
         )
-        (home / ".told.json").write_text(json.dumps(told), encoding="utf-8")
-    return read_scores(home / "cases.csv")
+        write_atomically(home / TOLD, json.dumps(told))
 
 
 def _collect(units: Sequence[Unit], folder: Path, names: set[str]) -> None:
@@ -154,7 +160,7 @@ def _collect(units: Sequence[Unit], folder: Path, names: set[str]) -> None:
 def _is_scored(home: Path, names: set[str], predictions: Path, told: Mapping[str, Any]) -> bool:
     """Whether the evaluation in a folder is of these cases, files and rules."""
     try:
-        if json.loads((home / ".told.json").read_text(encoding="utf-8")) != dict(told):
+        if json.loads((home / TOLD).read_text(encoding="utf-8")) != dict(told):
             return False
         manifest = read_manifest(home)
     except (PipelineError, OSError, ValueError):

@@ -82,11 +82,7 @@ def merge(
     """
     scored = gather(plan, out, record, workers=workers, images=images, on_arm=on_arm)
     rows = shared_rows(scored)
-    patients = {item["case_id"]: item["patient_id"] for item in read_whole_datalist(out / DATALIST)["training"]}
-    patients = {row.case_id: patients[row.case_id] for own in rows.values() for row in own}
-    arms = arm_figures(plan, scored, rows, patients=patients, resamples=resamples)
-    compared = compare_arms(plan, rows, patients=patients, resamples=resamples)
-    ranking = rank_arms(plan, rows, patients=patients, resamples=resamples)
+    arms, compared, ranking = figures_of(plan, out, scored, rows, resamples=resamples)
     missing = _missing(plan, scored, rows)
     for name, text in tables(plan, arms, compared, ranking).items():
         write_atomically(out / name, text)
@@ -108,6 +104,24 @@ def merge(
     write_atomically(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     _write_manifest(plan, out, record, scored, images=images)
     return Merged(tuple(arms), tuple(compared), ranking, tuple(missing), out / "report.html")
+
+
+def figures_of(
+    plan: Plan,
+    out: Path,
+    scored: Sequence[Scored],
+    rows: Mapping[str, Sequence[RegionScore]],
+    *,
+    resamples: int = RESAMPLES,
+) -> tuple[list[ArmFigures], list[Compared], Ranking | None]:
+    """The figures of a study: arms, comparisons and ranking."""
+    patients = {item["case_id"]: item["patient_id"] for item in read_whole_datalist(out / DATALIST)["training"]}
+    patients = {row.case_id: patients[row.case_id] for own in rows.values() for row in own}
+    return (
+        arm_figures(plan, scored, rows, patients=patients, resamples=resamples),
+        compare_arms(plan, rows, patients=patients, resamples=resamples),
+        rank_arms(plan, rows, patients=patients, resamples=resamples),
+    )
 
 
 def _plain(arm: ArmFigures) -> dict[str, Any]:
