@@ -71,6 +71,12 @@ def start() -> None:
     dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
 
 
+def wait() -> None:
+    """Go on when all processes have come this far."""
+    if several():
+        dist.barrier()
+
+
 def finish() -> None:
     """Leave the other processes."""
     if dist.is_initialized():

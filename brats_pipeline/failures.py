@@ -49,6 +49,13 @@ def explained(error: BaseException, *, epoch: int, last: Path) -> BaseException:
             f"the memory {where} did not suffice in epoch {epoch} ({_first_line(cause)}); {kept(last)}. Lower "
             "batch_size, patch_size or network_def::features (in validation roi_size), then train again, or --resume"
         )
+    if "DataLoader worker" in str(cause):
+        return PipelineError(
+            f"a process that loads data was ended from outside in epoch {epoch}, often for want of memory "
+            f"({_first_line(cause)}); {kept(last)}. Lower num_workers, then --resume"
+        )
+    if isinstance(cause, OSError):
+        return PipelineError(f"{cause} ({type(cause).__name__}) in epoch {epoch}; {kept(last)}")
     if any(sign in str(cause) for sign in PEER_GONE):
         return PipelineError(
             f"another process of this training ended in epoch {epoch}, see its message above ({_first_line(cause)}); "
