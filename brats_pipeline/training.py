@@ -100,7 +100,8 @@ def train(
         resume: continue the run in ``out`` after its last whole epoch; what is said of data, fold, seed and network
             must be what the run was begun with.
         on_start: called with the trainer before it runs, to attach a progress bar.
-        on_note: told what the prepared cases will take, in words, before they are kept.
+        on_note: told in words what the prepared cases will take, before they are kept, and the shares that a weighted
+            loss is made of.
 
     Raises:
         PipelineError: data, configuration or folder cannot be used; the message says what to do. A folder that was new
@@ -241,9 +242,9 @@ def _run(
         workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime, changed=given)
         trainer = workflow.parser.get_parsed_content("train::trainer")
         recorder = workflow.parser.get_parsed_content("train::recorder")
-        record |= _shares(workflow.parser)
+        record |= _shares(workflow.parser, on_note)
         try:
-            if trainer.state.epoch < trainer.state.max_epochs:
+            if trainer.state.epoch < trainer.state.max_epochs and not recorder.exhausted:
                 if on_start is not None:
                     on_start(trainer)
                 with plain_errors(given):
@@ -292,10 +293,16 @@ def _no_half_run(run: Path) -> Iterator[None]:
         raise
 
 
-def _shares(parser: Any) -> dict[str, Any]:
+def _shares(parser: Any, on_note: Callable[[str], None] | None) -> dict[str, Any]:
     """What a weighted loss was made of: the mean share of the training masks that each region fills."""
     shares = parser.get_parsed_content("region_shares") if "region_shares" in parser else None
-    return {} if shares is None else {"region_shares": dict(zip(parser["regions"], shares, strict=True))}
+    if shares is None:
+        return {}
+    by_region = dict(zip(parser["regions"], shares, strict=True))
+    if on_note is not None:
+        listed = ", ".join(f"{region} {100 * share:.3g} %" for region, share in by_region.items())
+        on_note(f"mean share of the training masks: {listed}")
+    return {"region_shares": by_region}
 
 
 def _write_record(run: Path, record: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,14 +11,11 @@ import torch
 
 from brats_pipeline.errors import CaseError, PipelineError, root_cause
 
-logger = logging.getLogger(__name__)
-
 
 def tumour_shares(
     items: Sequence[Mapping[str, Any]],
     transforms: Sequence[Callable[[Any], Any]],
     *,
-    regions: Sequence[str],
     workers: int = 2,
 ) -> list[float]:
     """Mean over the cases of the share of voxels that a region fills in the mask as it is on disk.
@@ -29,7 +25,6 @@ def tumour_shares(
     Args:
         items: datalist items of the cases that train.
         transforms: the first steps of the preprocessing: the loader and :class:`transforms.regions.LabelsToRegionsd`.
-        regions: names of the channels that these make.
         workers: threads.
 
     Returns:
@@ -44,8 +39,6 @@ def tumour_shares(
     with ThreadPoolExecutor(workers) as pool:
         per_case = list(pool.map(partial(_share_of_case, transforms=transforms), items))
     shares: list[float] = torch.stack(per_case).mean(dim=0).tolist()
-    listed = ", ".join(f"{region} {100 * share:.3g} %" for region, share in zip(regions, shares, strict=True))
-    logger.info("mean share of the masks of %d training cases: %s", len(items), listed)
     return shares
 
 

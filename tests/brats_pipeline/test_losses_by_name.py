@@ -167,14 +167,14 @@ class Drawing(MapTransform):
 
 def test_shares_are_the_mean_over_the_cases() -> None:
     items = [{"case_id": f"c{ones}", "image": "i", "label": ones} for ones in (0, 10, 50)]
-    assert tumour_shares(items, [Drawing("label")], regions=REGIONS) == pytest.approx([0.2, 0.8])
+    assert tumour_shares(items, [Drawing("label")]) == pytest.approx([0.2, 0.8])
 
 
 def test_shares_name_the_case_whose_mask_is_damaged_and_need_a_case() -> None:
     with pytest.raises(CaseError, match="c7: the file is damaged"):
-        tumour_shares([{"case_id": "c7", "label": -1}], [Drawing("label")], regions=REGIONS)
+        tumour_shares([{"case_id": "c7", "label": -1}], [Drawing("label")])
     with pytest.raises(PipelineError, match="no case to train on"):
-        tumour_shares([], [Drawing("label")], regions=REGIONS)
+        tumour_shares([], [Drawing("label")])
 
 
 def test_the_weights_of_a_run_are_those_of_its_training_masks(cohort: Path, tmp_path: Path) -> None:
@@ -189,7 +189,9 @@ def test_the_weights_of_a_run_are_those_of_its_training_masks(cohort: Path, tmp_
         "network_def::depth": 1, "max_epochs": 1, "patches_per_epoch": 2, "loss_name": "weighted_bce",
         "precision": "float32",
     }  # fmt: skip
-    run = train("brats_glioma_3d", tmp_path / "run", data=cohort, folds=3, device="cpu", overrides=settings).run
+    notes: list[str] = []
+    given: dict[str, Any] = {"data": cohort, "folds": 3, "device": "cpu", "on_note": notes.append}
+    run = train("brats_glioma_3d", tmp_path / "run", overrides=settings, **given).run
     items = [item for item in json.loads((run / "datalist.json").read_text())["training"] if item["fold"] != 0]
     values: dict[str, tuple[int, ...]] = {"TC": (1, 4), "WT": (1, 2, 4), "ET": (4,)}
     shares = dict.fromkeys(values, 0.0)
@@ -199,3 +201,4 @@ def test_the_weights_of_a_run_are_those_of_its_training_masks(cohort: Path, tmp_
             shares[region] += float(np.isin(np.asarray(scan.dataobj), tissues).mean()) / len(items)
     record = json.loads((run / "run.json").read_text())
     assert record["region_shares"] == pytest.approx(shares)
+    assert f"mean share of the training masks: TC {100 * shares['TC']:.3g} %, WT" in notes[0]
