@@ -133,7 +133,9 @@ def split_cases(
         raise ValueError(f"folds must be at least 2, got {folds}")
     cases = sorted(cases, key=lambda case: case.case_id)
     layouts = {case.layout for case in cases}
-    wanted = modalities or [name for name in MODALITIES if all(name in modalities_of(layout) for layout in layouts)]
+    wanted = modalities
+    if wanted is None:
+        wanted = [name for name in MODALITIES if all(name in modalities_of(layout) for layout in layouts)]
     case_items(cases, modalities=wanted)  # refuse what cannot be listed before the label maps are read
     counts = count_labels(cases, workers=workers, on_case=on_case)
     cases = settle_conventions(cases, counts)
@@ -353,7 +355,7 @@ def training_items(datalist: Mapping[str, Any] | Sequence[Item], *, fold: int | 
 def _with_modalities(items: list[Item], wanted: Sequence[str] | None) -> list[Item]:
     """The same items, after each was checked for the modalities wanted."""
     for item in items:
-        _check_modalities(item["case_id"], item["modalities"], wanted or MODALITIES)
+        _check_modalities(item["case_id"], item["modalities"], MODALITIES if wanted is None else wanted)
     return items
 
 
@@ -385,7 +387,8 @@ def items_for_training(
         items = _with_modalities(read_datalist(data_list_file_path, base_dir=dataset_dir), modalities)
         return training_items(items, fold=fold, validation=validation)
     cases = find_cases(Path(dataset_dir))
-    datalist = split_cases(cases, folds=folds, seed=seed, modalities=modalities or MODALITIES)
+    wanted = MODALITIES if modalities is None else modalities
+    datalist = split_cases(cases, folds=folds, seed=seed, modalities=wanted)
     return training_items(datalist, fold=fold, validation=validation)
 
 
@@ -421,7 +424,7 @@ def items_for_inference(
     Raises:
         PipelineError: as :func:`find_cases`, :func:`decide_conventions` or :func:`read_datalist`.
     """
-    wanted = modalities or MODALITIES
+    wanted = MODALITIES if modalities is None else modalities
     if not data_list_file_path:
         cases = decide_conventions(without_labels(find_cases(Path(dataset_dir))))
         return [_item_or_defect(case, wanted) for case in cases]

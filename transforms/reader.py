@@ -14,8 +14,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+import torch
 from monai.config import KeysCollection
-from monai.data import ImageReader
+from monai.data import ImageReader, MetaTensor
 from monai.transforms import LoadImaged
 from monai.utils.enums import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
@@ -101,12 +102,15 @@ def _as_list(paths: Paths) -> list[str | PathLike[str]]:
 class LoadCased(LoadImaged):
     """Load the images and the label map of a case by :class:`CaseReader` and refuse what cannot be used.
 
+    One more entry comes with the image: ``present``, a float tensor ``(C,)`` with 1 for a modality that the case has.
+
     Args:
         keys: ``image`` (one path per modality, or that of a 4D file) and, where there is one, ``label``.
         modalities: channels to make, in this order. A case lists what it has under ``modalities`` (by default just
             these), a 4D file the channel of each under ``channels``.
         image_key: this key holds the images.
         label_key: this key holds a label map: it must hold whole numbers and share the grid of the images.
+        allow_missing: a modality that the case lacks is zeros, and not present; one of them must be there.
         allow_missing_keys: whether a case may come without a label map.
 
     Raises:
@@ -120,6 +124,7 @@ class LoadCased(LoadImaged):
         modalities: Sequence[str] = MODALITIES,
         image_key: str = "image",
         label_key: str = "label",
+        allow_missing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, image_only=True, allow_missing_keys=allow_missing_keys)
@@ -127,16 +132,18 @@ class LoadCased(LoadImaged):
         self.modalities = tuple(modalities)
         self.image_key = image_key
         self.label_key = label_key
+        self.allow_missing = allow_missing
 
     def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
         """Replace the paths under each key by a tensor ``(C, x, y, z)``, float32."""
-        chosen = {**data, self.image_key: self._paths(data)} if self.image_key in data else data
+        held = self._held(data)
+        chosen = {**data, self.image_key: self._paths(data, held)} if self.image_key in data else data
         loaded: dict[Hashable, Any] = super().__call__(chosen, reader or self.case_reader)
         if (channels := data.get("channels")) is not None:
             every = loaded[self.image_key]
             if max(channels.values()) >= len(every):
                 raise PipelineError(f"the 4D file has {len(every)} channels, but its list names {channels}")
-            loaded[self.image_key] = every[[channels[name] for name in self.modalities]]
+            loaded[self.image_key] = every[[channels[name] for name in held]]
         grids: dict[str, tuple[tuple[int, ...], npt.NDArray[Any]]] = {}
         for key in self.key_iterator(loaded):
             tensor = loaded[key]
@@ -145,21 +152,34 @@ class LoadCased(LoadImaged):
             if key == self.label_key:
                 check_whole_numbers(np.asarray(tensor), name)
             else:
-                check_contrast(np.asarray(tensor), self.modalities)
+                check_contrast(np.asarray(tensor), held)
         check_same_grid(grids)
+        if self.image_key in loaded:
+            loaded["present"] = torch.tensor([float(name in held) for name in self.modalities])
+            if len(held) < len(self.modalities):
+                image = loaded[self.image_key]
+                filled = torch.zeros(len(self.modalities), *image.shape[1:], dtype=image.dtype)
+                filled[loaded["present"].bool()] = image.as_tensor()
+                loaded[self.image_key] = MetaTensor(filled, meta=image.meta)
         return loaded
 
-    def _paths(self, data: Mapping[Hashable, Any]) -> Any:
-        """The files of the wanted modalities, or the one file that holds them all."""
+    def _held(self, data: Mapping[Hashable, Any]) -> list[str]:
+        """The wanted modalities that the case has, in their order."""
         have = data.get("channels", data.get("modalities", self.modalities))
-        if absent := [name for name in self.modalities if name not in have]:
+        absent = [name for name in self.modalities if name not in have]
+        if absent and not (self.allow_missing and len(absent) < len(self.modalities)):
             raise PipelineError(f"{', '.join(absent)} is missing; this case has {', '.join(have)}")
+        return [name for name in self.modalities if name in have]
+
+    def _paths(self, data: Mapping[Hashable, Any], held: Sequence[str]) -> Any:
+        """The files of the modalities held, or the one file that holds them all."""
+        have = data.get("channels", data.get("modalities", self.modalities))
         paths = data[self.image_key]
         if "channels" in data:
             return paths
         if len(paths) != len(have):
             raise PipelineError(f"{len(paths)} images came, {len(have)} are needed: {', '.join(have)}")
-        return [paths[list(have).index(name)] for name in self.modalities]
+        return [paths[list(have).index(name)] for name in held]
 
 
 def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:

@@ -13,7 +13,6 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from monai.utils.misc import ImageMetaKey
-from torch import Tensor
 
 from brats_pipeline.errors import PipelineError
 from transforms.nifti import write_nifti
@@ -35,6 +34,7 @@ class LoadSlicesd(MapTransform):
         modalities: channels to make, in this order.
         label_key: this key holds masks.
         channels_key: where the case says which channel of a file is which modality.
+        allow_missing: a modality that is not in the files is zeros, and not present; one of them must be there.
         allow_missing_keys: whether a patient may come without masks.
 
     Raises:
@@ -48,12 +48,14 @@ class LoadSlicesd(MapTransform):
         modalities: Sequence[str],
         label_key: str = "label",
         channels_key: str = "channels",
+        allow_missing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.modalities = tuple(modalities)
         self.label_key = label_key
         self.channels_key = channels_key
+        self.allow_missing = allow_missing
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
@@ -64,59 +66,26 @@ class LoadSlicesd(MapTransform):
                 volume = read_mask(paths)[None]
             else:
                 channels = result[self.channels_key]
-                if absent := [name for name in self.modalities if name not in channels]:
+                held = [name for name in self.modalities if name in channels]
+                absent = [name for name in self.modalities if name not in channels]
+                if absent and not (self.allow_missing and held):
                     raise PipelineError(
                         f"{', '.join(absent)} is not in these slices, which hold {', '.join(channels)}; "
                         "choose modalities that they have"
                     )
                 every = read_slices(paths)
                 copied = copied_sequences(every)
-                volume = every[[channels[name] for name in self.modalities]]
-                check_contrast(volume, self.modalities)
+                check_contrast(every[[channels[name] for name in held]], held)
+                volume = np.stack(
+                    [every[channels[n]] if n in held else np.zeros_like(every[0]) for n in self.modalities]
+                )
                 result["slices"] = SEPARATOR.join(Path(path).stem for path in paths)
-                result["present"] = torch.tensor([float(name not in copied) for name in self.modalities])
+                result["present"] = torch.tensor([float(n in held and n not in copied) for n in self.modalities])
             shapes.add(volume.shape[1:])
             meta = {ImageMetaKey.FILENAME_OR_OBJ: str(paths[0])}
             result[key] = MetaTensor(volume, affine=torch.eye(4, dtype=torch.float64), meta=meta).float()
         if len(shapes) > 1:
             raise PipelineError(f"image and mask differ in size: {' and '.join(map(str, sorted(shapes)))}")
-        return result
-
-
-def flag_presence(image: Tensor, present: Tensor) -> Tensor:
-    """Zero the channels that are absent and add one constant channel per modality: ``(C, ...)`` to ``(2C, ...)``.
-
-        image  5 7 | 3 4 ,  present 1 0   =>   5 7 | 0 0 | 1 1 | 0 0
-
-    Args:
-        image: ``(C, *spatial)``, normalised.
-        present: ``(C,)``, 1 or 0.
-
-    Raises:
-        ValueError: there is not one flag per channel.
-    """
-    if present.shape != image.shape[:1]:
-        raise ValueError(f"{tuple(present.shape)} flags for {image.shape[0]} channels; needed: one flag per channel")
-    flags = present.to(image).reshape(-1, *[1] * (image.dim() - 1))
-    return torch.cat([image * flags, flags.expand_as(image)])
-
-
-class FlagPresenced(MapTransform):
-    """:func:`flag_presence` on dictionaries, so that a network can tell a missing sequence from a dark one.
-
-    Args:
-        keys: the image.
-        present_key: the flags.
-    """
-
-    def __init__(self, keys: KeysCollection, *, present_key: str = "present", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.present_key = present_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        result = dict(data)
-        for key in self.key_iterator(result):
-            result[key] = flag_presence(result[key], result[self.present_key])
         return result
 
 

@@ -76,7 +76,7 @@ def test_metadata_describes_channels_as_the_code_orders_them(bundle: Path) -> No
     train = config(bundle, "train.yaml")
     expected = list(train["modalities"])
     assert expected == [name for name in MODALITIES if name in expected]
-    if "presence_flags" in train:
+    if train["presence_flags"]:
         expected += [f"{name} present" for name in expected]
     assert [inputs["channel_def"][str(i)].lower() for i in range(inputs["num_channels"])] == expected
     words = {"TC": "tumour core", "WT": "whole tumour", "ET": "enhancing tumour"}

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from brats_pipeline.errors import PipelineError
-from transforms.slice_stack import FlagPresenced, LoadSlicesd, SaveSliceMasksd, SliceMajord, flag_presence
+from transforms.slice_stack import LoadSlicesd, SaveSliceMasksd, SliceMajord
 
 CHANNELS = {"t1c": 2, "t1": 0, "flair": 1}
 
@@ -46,20 +46,19 @@ def test_a_copy_of_flair_is_absent_and_flair_is_present(item: dict[str, object])
     assert loaded["present"].tolist() == [0, 1, 1]
 
 
-def test_a_missing_sequence_is_zeroed_and_flagged() -> None:
-    image = torch.tensor([[5.0, 7.0], [3.0, 4.0]])
-    flagged = flag_presence(image, torch.tensor([1.0, 0.0]))
-    assert flagged.tolist() == [[5, 7], [0, 0], [1, 1], [0, 0]]
-
-
-def test_one_flag_per_channel_is_needed() -> None:
-    with pytest.raises(ValueError, match="one flag per channel"):
-        flag_presence(torch.zeros(3, 2, 2), torch.ones(2))
-
-
 def test_a_modality_that_slices_do_not_have_is_named(item: dict[str, object]) -> None:
     with pytest.raises(PipelineError, match="t2 is not in these slices"):
         LoadSlicesd("image", modalities=["t2"])(item)
+
+
+def test_a_modality_that_slices_do_not_have_may_be_zeros_that_are_not_present(item: dict[str, object]) -> None:
+    loaded = LoadSlicesd("image", modalities=["t1", "t2", "flair"], allow_missing=True)(item)
+    whole = LoadSlicesd("image", modalities=["t1", "flair"])(item)
+    assert loaded["present"].tolist() == [1, 0, 1]
+    assert torch.equal(loaded["image"][[0, 2]], whole["image"])
+    assert not loaded["image"][1].any()
+    with pytest.raises(PipelineError, match="t2 is not in these slices"):
+        LoadSlicesd("image", modalities=["t2"], allow_missing=True)(item)
 
 
 def test_a_channel_without_contrast_is_refused_unless_nobody_asks_for_it(item: dict[str, object]) -> None:
@@ -96,10 +95,3 @@ def test_what_was_loaded_can_be_saved_unchanged(item: dict[str, object], tmp_pat
         np.testing.assert_array_equal(np.asarray(saved), np.asarray(Image.open(source)))
     volume = nib.load(tmp_path / "out" / "p.nii.gz")
     np.testing.assert_array_equal(np.asarray(volume.dataobj), loaded["label"][0])
-
-
-def test_flags_follow_the_image_in_a_dictionary(item: dict[str, object]) -> None:
-    loaded = FlagPresenced("image")(LoadSlicesd("image", modalities=["t1c", "flair"])(item))
-    assert loaded["image"].shape == (4, 5, 4, 3)
-    assert not loaded["image"][0].any()
-    assert loaded["image"][2:].flatten(1).unique(dim=1).tolist() == [[0], [1]]
