@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from brats_pipeline.errors import CaseError, root_cause
+from transforms.neighbours import neighbouring
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +105,23 @@ class SliceInferer(Inferer):
     Args:
         slice_batch_size: slices per forward pass.
         precision: see :func:`choose_precision`.
+        neighbours: slices on each side that the network sees too, as further channels in the order of
+            :mod:`transforms.neighbours`.
+        flags: last channels of the volume that are the same in every slice, as those of
+            :func:`transforms.presence.flag_presence`; they come once, behind the channels of all slices.
     """
 
-    def __init__(self, *, slice_batch_size: int = 16, precision: str = "auto") -> None:
+    def __init__(
+        self, *, slice_batch_size: int = 16, precision: str = "auto", neighbours: int = 0, flags: int = 0
+    ) -> None:
         if slice_batch_size < 1:
             raise ValueError(f"slice_batch_size is {slice_batch_size}; it must be at least 1")
+        if neighbours < 0 or flags < 0:
+            raise ValueError(f"neighbours is {neighbours} and flags {flags}; neither can be below 0")
         self.slice_batch_size = slice_batch_size
         self.precision = precision
+        self.neighbours = neighbours
+        self.flags = flags
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Logits ``(N, R, x, y, z)`` of ``inputs`` ``(N, C, x, y, z)``, float32, with the metadata of the input.
@@ -120,16 +131,26 @@ class SliceInferer(Inferer):
         stride = int(getattr(getattr(network, "module", network), "stride", 1))
         volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         width, height, depth = volume.shape[2:]
-        slices = volume.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (N * z, C, x, y)
         padding = (0, -height % stride, 0, -width % stride)
+        numbers = torch.arange(len(volume) * depth, device=volume.device)
         logits = torch.cat(
             [
-                run_network(F.pad(batch, padding), network, self.precision, *args, **kwargs)[..., :width, :height]
-                for batch in torch.split(slices, self.slice_batch_size)
+                run_network(F.pad(self._gather(volume, batch), padding), network, self.precision, *args, **kwargs)[
+                    ..., :width, :height
+                ]
+                for batch in torch.split(numbers, self.slice_batch_size)
             ]
         )
         stacked = logits.reshape(-1, depth, *logits.shape[1:]).permute(0, 2, 3, 4, 1)
         return MetaTensor(stacked, meta=inputs.meta) if isinstance(inputs, MetaTensor) else stacked
+
+    def _gather(self, volume: Tensor, numbers: Tensor) -> Tensor:
+        """Slices by their number within the batch of volumes, with their neighbours: ``(B, channels, x, y)``."""
+        depth, modalities = volume.shape[4], volume.shape[1] - self.flags
+        which, place = numbers // depth, numbers % depth
+        by_slice = volume.permute(0, 4, 1, 2, 3)  # (N, z, C, x, y), no copy
+        slabs = by_slice[:, :, :modalities][which[:, None], neighbouring(place, self.neighbours, depth)]
+        return torch.cat([slabs.flatten(1, 2), by_slice[:, :, modalities:][which, place]], dim=1)
 
 
 class CohortEvaluator(SupervisedEvaluator):

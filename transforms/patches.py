@@ -10,6 +10,8 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 from torch import Tensor
 
+from transforms.neighbours import neighbouring
+
 
 class RegionVoxelsd(MapTransform):
     """List voxels of every region, once per case, for :class:`RandPatchd` to draw from.
@@ -48,17 +50,34 @@ class RandPatchd(Randomizable, MapTransform):
         label_key: the regions, whose voxels :class:`RegionVoxelsd` has listed.
         patch_size: sides in voxels, one per spatial axis; none may exceed the image.
         region_share: probability of a patch around a voxel of a region, from 0 to 1.
+        neighbours: slices on each side that come with a patch of one slice, except to the regions:
+            ``(C, x, y, 2 * neighbours + 1)``, repeated where the volume ends (see :mod:`transforms.neighbours`).
+
+    Raises:
+        ValueError: a share outside 0 to 1, neighbours of a patch that is no slice, or a patch larger than the image.
     """
 
     def __init__(
-        self, keys: KeysCollection, *, label_key: str, patch_size: Sequence[int], region_share: float = 1 / 3
+        self,
+        keys: KeysCollection,
+        *,
+        label_key: str,
+        patch_size: Sequence[int],
+        region_share: float = 1 / 3,
+        neighbours: int = 0,
     ) -> None:
         MapTransform.__init__(self, keys)
+        if neighbours and (neighbours < 0 or patch_size[-1] != 1):
+            raise ValueError(
+                f"{neighbours} neighbours of a patch of {tuple(patch_size)} voxels; neighbours are counted from 0, and "
+                "only patches of one slice have them"
+            )
         if not 0 <= region_share <= 1:
             raise ValueError(f"region_share is {region_share}; it must lie between 0 and 1")
         self.label_key = label_key
         self.patch_size = tuple(int(side) for side in patch_size)
         self.region_share = region_share
+        self.neighbours = neighbours
         self.start: tuple[int, ...] = ()
 
     def randomize(self, data: Mapping[Hashable, Any]) -> None:
@@ -83,5 +102,11 @@ class RandPatchd(Randomizable, MapTransform):
         item = dict(data)
         box = tuple(slice(first, first + side) for first, side in zip(self.start, self.patch_size, strict=True))
         for key in self.key_iterator(item):
-            item[key] = item[key][(slice(None), *box)].clone()  # what follows must not write into the cached case
+            volume = item[key]
+            if self.neighbours and key != self.label_key:
+                slices = neighbouring(torch.tensor([self.start[-1]]), self.neighbours, volume.shape[-1])[0]
+                cut = [volume[(slice(None), *box[:-1], number)] for number in slices.tolist()]
+                item[key] = torch.stack(cut).permute(*range(1, volume.dim()), 0)  # each slice in one piece of memory
+            else:
+                item[key] = volume[(slice(None), *box)].clone()  # what follows must not write into the cached case
         return item
