@@ -202,3 +202,32 @@ def test_the_weights_of_a_run_are_those_of_its_training_masks(cohort: Path, tmp_
     record = json.loads((run / "run.json").read_text())
     assert record["region_shares"] == pytest.approx(shares)
     assert f"mean share of the training masks: TC {100 * shares['TC']:.3g} %, WT" in notes[0]
+
+
+@pytest.mark.parametrize("bundle", ["brats_glioma_3d", "brats_slices_2d", "lgg_slices_2d"])
+def test_every_bundle_measures_the_masks_as_they_are_on_disk(bundle: str, tmp_path: Path) -> None:
+    import nibabel as nib
+    from monai.bundle import ConfigParser
+    from PIL import Image
+
+    from brats_pipeline.bundles import bundle_path
+    from brats_pipeline.datalist import items_for_training
+    from brats_pipeline.phantom import write_cohort
+
+    lgg = bundle.startswith("lgg")
+    shape: dict[str, Any] = (
+        {"layout": "lgg", "shape": (32, 32, 8)} if lgg else {"shape": (24, 24, 20), "spacing_mm": 8.0}
+    )
+    write_cohort(tmp_path, cases=4, **shape)
+    parser = ConfigParser()
+    parser.read_config(str(bundle_path(bundle) / "configs" / "train.yaml"))
+    parser.update({"loss_name": "weighted_bce", "dataset_dir": str(tmp_path), "folds": 2, "fold": 1})
+    shares = dict(zip(parser["regions"], parser.get_parsed_content("region_shares"), strict=True))
+    masks = [
+        np.stack([np.asarray(Image.open(path)) for path in item["label"]])
+        if lgg
+        else np.asarray(nib.load(item["label"]).dataobj)  # type: ignore[attr-defined]
+        for item in items_for_training(str(tmp_path), fold=1, folds=2, modalities=parser["modalities"])
+    ]
+    assert len(masks) == 2
+    assert shares["WT"] == pytest.approx(float(np.mean([(mask > 0).mean() for mask in masks])))
