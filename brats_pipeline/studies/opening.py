@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.datalist import read_whole_datalist, split_cases, write_datalist
@@ -17,7 +18,7 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.studies.plan import Phantom, Plan, as_json
-from brats_pipeline.studies.units import data_sha256, identity, units_of
+from brats_pipeline.studies.units import data_sha256, identity, own_bundle, units_of
 
 SCHEMA_VERSION = 1
 RECORD = "study.json"
@@ -79,7 +80,8 @@ def open_study(
     told = data_sha256(listing)
     if earlier is not None and not new and earlier["data_sha256"] != told:
         raise PipelineError(f"{source}: the scans or the folds are not those that the study began with; {_advice(out)}")
-    identities = {unit.name: identity(unit, plan, told) for unit in units_of(plan, out)}
+    _keep_bundles(plan, out, anew=new)
+    identities = {unit.name: identity(unit, plan, out, told) for unit in units_of(plan, out)}
     record = {
         "schema_version": SCHEMA_VERSION,
         "study": as_json(plan),
@@ -120,7 +122,7 @@ def _earlier(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         others = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.is_dir() else []
         # What was begun and killed before its record stood there holds these at most.
-        if set(others) - {"data", DATALIST, "study.yaml", "units"}:
+        if set(others) - {"bundles", "data", DATALIST, "study.yaml", "units"}:
             raise PipelineError(f"{out} is not empty and holds no study; choose another folder with --out") from None
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -134,15 +136,31 @@ def _refuse_changes(out: Path, plan: Plan, earlier: Mapping[str, Any]) -> None:
         differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
         what = f"in {', '.join(differing)}" if differing else "in its budget"
         raise PipelineError(f"{plan.path}: differs from the study that {out} was begun with, {what}; {_advice(out)}")
-    changed = [
-        unit.name
-        for unit in units_of(plan, out)
-        if identity(unit, plan, earlier["data_sha256"]) != earlier["units"].get(unit.name)
-    ]
-    if changed:
-        raise PipelineError(
-            f"the bundle's configuration is not the one that {changed[0]} was begun with; {_advice(out)}"
-        )
+
+
+def _keep_bundles(plan: Plan, out: Path, *, anew: bool) -> None:
+    """Copy the bundles into the study: a later version of them must not be mixed with this one.
+
+    Raises:
+        PipelineError: two bundles of one name.
+    """
+    sources = {own_bundle(out, arm): bundle_path(arm.bundle) for arm in plan.arms}
+    for arm in plan.arms:
+        if sources[own_bundle(out, arm)] != bundle_path(arm.bundle):
+            raise PipelineError(f"{plan.path}: two bundles are called {Path(arm.bundle).name}; rename one of them")
+    for home, source in sources.items():
+        if home.is_dir() and not anew:
+            continue
+        making = home.with_name(f".{home.name}-{os.getpid()}")
+        shutil.rmtree(making, ignore_errors=True)
+        shutil.copytree(source, making, ignore=shutil.ignore_patterns("models", "eval", "*.pt"))
+        shutil.rmtree(home, ignore_errors=True)
+        try:
+            making.rename(home)
+        except OSError:  # another process of the same study was first
+            shutil.rmtree(making, ignore_errors=True)
+            if not home.is_dir():
+                raise
 
 
 def _forget_changed(plan: Plan, out: Path, identities: Mapping[str, str]) -> None:

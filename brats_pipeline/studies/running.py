@@ -16,7 +16,7 @@ from brats_pipeline.segmentation import segment
 from brats_pipeline.studies.losing import loss_of_run
 from brats_pipeline.studies.opening import DATALIST, claimed
 from brats_pipeline.studies.plan import Plan
-from brats_pipeline.studies.units import Unit, tested, without_fold
+from brats_pipeline.studies.units import Unit, own_bundle, tested, without_fold
 from brats_pipeline.training import train
 from brats_pipeline.weights import file_sha256
 
@@ -102,7 +102,8 @@ def _outlook(started: float, finished: int, waiting: int) -> str:
     each = (time.monotonic() - started) / finished
     left = each * (waiting - finished)
     told = f"{left / 3600:.1f} h" if left >= 3600 else f"{left / 60:.0f} min" if left >= 60 else f"{left:.0f} s"
-    return f" (about {told} left for {waiting - finished} units)"
+    count = waiting - finished
+    return f" (about {told} left for {count} training{'' if count == 1 else 's'})"
 
 
 def _run_unit(unit: Unit, plan: Plan, out: Path, identity: str, *, device: str | None, quiet: bool) -> None:
@@ -113,7 +114,7 @@ def _run_unit(unit: Unit, plan: Plan, out: Path, identity: str, *, device: str |
         raise PipelineError(f"fold {unit.fold} holds no case; ask for fewer folds or add cases")
     if unit.read().get("state") not in ("trained", "done"):
         unit.write(state="training", identity=identity, reason="")
-        _train(unit, plan, listing, device=device, quiet=quiet)
+        _train(unit, plan, own_bundle(out, unit.arm), listing, device=device, quiet=quiet)
         unit.write(state="trained", **_training_facts(unit.run))
     started = time.monotonic()
     with growing_bar(f"segment {unit.arm.name}", quiet=quiet) as (on_start, on_case):
@@ -135,7 +136,9 @@ def _run_unit(unit: Unit, plan: Plan, out: Path, identity: str, *, device: str |
     )
 
 
-def _train(unit: Unit, plan: Plan, listing: Mapping[str, Any], *, device: str | None, quiet: bool) -> None:
+def _train(
+    unit: Unit, plan: Plan, bundle: Path, listing: Mapping[str, Any], *, device: str | None, quiet: bool
+) -> None:
     begun = (unit.run / "datalist.json").is_file() and (unit.run / "configs" / "train.yaml").is_file()
     told: dict[str, Any] = {}
     if not begun:
@@ -155,7 +158,7 @@ def _train(unit: Unit, plan: Plan, listing: Mapping[str, Any], *, device: str | 
             if note := _weights_in_words(trainer.loss_function, unit):
                 unit.write(note=note)
 
-        train(unit.arm.bundle, unit.run, device=device, resume=True, on_start=on_start, **told)
+        train(bundle, unit.run, device=device, resume=True, on_start=on_start, **told)
 
 
 def _weights_in_words(loss: Any, unit: Unit) -> str:

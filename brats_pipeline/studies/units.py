@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import Case
 from brats_pipeline.datalist import Item, item_case
 from brats_pipeline.files import write_atomically
@@ -87,6 +86,11 @@ def units_of(plan: Plan, out: Path) -> list[Unit]:
     ]
 
 
+def own_bundle(out: Path, arm: Arm) -> Path:
+    """Where a study keeps its own copy of an arm's bundle, so that a later version of it changes nothing."""
+    return out / "bundles" / Path(arm.bundle).name
+
+
 def tested(listing: Mapping[str, Any], fold: int) -> list[Item]:
     """The cases of a fold."""
     return [item for item in listing["training"] if item["fold"] == fold]
@@ -116,12 +120,12 @@ def data_sha256(listing: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps([states, folds], sort_keys=True).encode()).hexdigest()
 
 
-def identity(unit: Unit, plan: Plan, data: str) -> str:
+def identity(unit: Unit, plan: Plan, out: Path, data: str) -> str:
     """What decides the result of a unit, in one hash: its bundle, settings, seed, fold, time and data."""
     arm = unit.arm
     told = {
         "bundle": arm.bundle,
-        "configuration": configuration_sha256(bundle_path(arm.bundle), arm.network),
+        "configuration": configuration_sha256(own_bundle(out, arm), arm.network),
         "network": arm.network,
         "settings": dict(arm.settings),
         "seed": unit.seed,
