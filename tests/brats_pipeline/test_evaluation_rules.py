@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from brats_pipeline.cli import RULES_HELP
+from brats_pipeline.cli.evaluate import RULES_HELP
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation import Evaluation, evaluate
 from brats_pipeline.metrics import COLUMNS, COLUMNS_2024, LESION_COLUMNS, RULES

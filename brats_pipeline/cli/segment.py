@@ -1,0 +1,67 @@
+"""`segment`: label maps of new scans."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brats_pipeline.cli.options import Device, Json, Out, Quiet, Settings, overrides_of
+from brats_pipeline.cli.printing import DISCLAIMER, complain, say
+from brats_pipeline.errors import PipelineError
+
+
+def segment_command(
+    out: Out,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="Case folders or cohort folders.")] = None,
+    t1c: Annotated[Path | None, typer.Option(help="Contrast-enhanced T1 of one case.")] = None,
+    t1: Annotated[Path | None, typer.Option(help="Native T1 of one case.")] = None,
+    t2: Annotated[Path | None, typer.Option(help="T2 of one case.")] = None,
+    flair: Annotated[Path | None, typer.Option(help="FLAIR of one case.")] = None,
+    bundle: Annotated[str | None, typer.Option(help="Name or folder of a bundle or run with weights.")] = None,
+    convention: Annotated[str | None, typer.Option(help="Label convention to write.")] = None,
+    device: Device = None,
+    settings: Settings = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is there.")] = False,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Also write the probability of each region (float16, .npz).")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Write a label map for every case, in the space of its own T1c."""
+    from brats_pipeline.progress import growing_bar
+    from brats_pipeline.segmentation import segment
+
+    files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
+    if bool(files) == bool(inputs):
+        raise PipelineError("give either folders of cases, or the four files --t1c --t1 --t2 --flair")
+    with growing_bar("segment", quiet=quiet) as (on_start, on_case):
+        result = segment(
+            files or inputs or [],
+            out,
+            bundle=bundle,
+            convention=convention,
+            device=device,
+            overrides=overrides_of(settings),
+            overwrite=overwrite,
+            save_probabilities=save_probabilities,
+            on_start=on_start,
+            on_case=on_case,
+        )
+    for case_id, reason in result.failed.items():
+        complain(f"{case_id}: {reason}")
+    if as_json:
+        names = ("done", "skipped", "failed", "notes")
+        print(json.dumps({"out": str(result.out), **{name: getattr(result, name) for name in names}}))  # noqa: T201
+    else:
+        for case_id, note in result.notes.items():
+            say(f"{case_id}: {note}")
+        kept = f", {len(result.skipped)} were there already" if result.skipped else ""
+        say(f"{len(result.done)} cases segmented{kept}, {len(result.failed)} failed: {result.out}")
+        say(DISCLAIMER)
+    if result.failed:
+        return 1 if result.done or result.skipped else 2
+    return 0
