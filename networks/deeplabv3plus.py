@@ -20,7 +20,7 @@ from networks.layers import check_channels, check_image, initialise, layers, mak
 class DepthwiseConv3d(nn.Conv3d):
     """A 3x3x3 convolution of each channel by itself, which a CPU trains in float32 whatever autocast says.
 
-    Backward in bfloat16 it takes there three times as long as in float32; forward it is faster, so inference keeps it.
+    Backward on fine grids bfloat16 takes two to four times as long there; forward it is faster, so inference keeps it.
     """
 
     def forward(self, input: Tensor) -> Tensor:
