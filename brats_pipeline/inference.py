@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
-from monai.inferers import Inferer, SlidingWindowInferer
+from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn import functional as F
 
 from brats_pipeline.errors import CaseError, root_cause
+from brats_pipeline.windows import NOTHING, WindowGrid, blend_windows, lay_windows
 from transforms.neighbours import neighbouring
 
 logger = logging.getLogger(__name__)
@@ -74,29 +75,86 @@ class AutocastInferer(Inferer):
         return run_network(inputs, network, self.precision, *args, **kwargs)
 
 
-class WindowInferer(SlidingWindowInferer):
-    """Sliding window with Gaussian blending (as nnU-Net; Isensee et al. 2021) under autocast.
+class WindowInferer(Inferer):
+    """Sliding window under autocast; one pass where the image fits into a window.
+
+    With ``mode`` and ``overlap`` as MONAI's ``SlidingWindowInferer`` the logits are the same (see
+    :mod:`brats_pipeline.windows` for what is done otherwise).
 
     Args:
-        roi_size: sides of the window in voxels; an image smaller than it is padded with zeros.
+        roi_size: sides of the window in voxels. An image that is smaller is padded with zeros to a multiple of the
+            network's ``stride`` (1 where it has none), not to the window.
         sw_batch_size: windows per forward pass.
         overlap: share of a window that the next one covers again, from 0 up to but not 1.
+        mode: weights within a window, ``gaussian`` (as nnU-Net; Isensee et al. 2021) or ``constant``.
         precision: see :func:`choose_precision`.
+        skip_air: never run windows in which every channel is exactly 0.
+        keep: number format of the logits: ``float32`` or ``float16``, in half the memory.
+        keep_on: where the logits are put together; by default on the device of the input. ``cpu`` spares a GPU.
     """
 
     def __init__(
-        self, roi_size: Sequence[int], *, sw_batch_size: int = 1, overlap: float = 0.5, precision: str = "auto"
+        self,
+        roi_size: Sequence[int],
+        *,
+        sw_batch_size: int = 1,
+        overlap: float = 0.5,
+        mode: str = "gaussian",
+        precision: str = "auto",
+        skip_air: bool = True,
+        keep: str = "float32",
+        keep_on: str | torch.device | None = None,
     ) -> None:
-        super().__init__(roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="gaussian")
+        if sw_batch_size < 1:
+            raise ValueError(f"sw_batch_size is {sw_batch_size}; it must be at least 1")
+        if keep not in ("float32", "float16"):
+            raise ValueError(f"keep is {keep!r}; known: float32, float16")
+        self.roi_size = tuple(int(side) for side in roi_size)
+        self.sw_batch_size = sw_batch_size
+        self.overlap = overlap
+        self.mode = mode
         self.precision = precision
+        self.skip_air = skip_air
+        self.keep = PRECISIONS[keep]
+        self.keep_on = keep_on
 
-    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Logits ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, float32, with the metadata of the input."""
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Logits ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, with the metadata of the input."""
+        images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        stride = int(getattr(getattr(network, "module", network), "stride", 1))
+        grid = lay_windows(images.shape[2:], self.roi_size, overlap=self.overlap, stride=stride)
 
-        def window(image: Tensor, *rest: Any, **more: Any) -> Any:
-            return run_network(image, network, self.precision, *rest, **more)
+        def run(windows: Tensor) -> Tensor:
+            logits: Tensor = run_network(windows, network, self.precision, *args, **kwargs)
+            return logits
 
-        return super().__call__(inputs, window, *args, **kwargs)
+        logits = torch.cat([self._whole(grid.pad(image), grid, image.shape[2:], run) for image in images.split(1)])
+        return MetaTensor(logits, meta=inputs.meta) if isinstance(inputs, MetaTensor) else logits
+
+    def _whole(self, padded: Tensor, grid: WindowGrid, size: Sequence[int], run: Callable[[Tensor], Tensor]) -> Tensor:
+        """One image's logits ``(1, R, *size)``."""
+        offsets = [before for before, _ in grid.padding]
+        inside = tuple(slice(offset, offset + length) for offset, length in zip(offsets, size, strict=True))
+        place = padded.device if self.keep_on is None else torch.device(self.keep_on)
+        if grid.single:
+            return run(padded)[(..., *inside)].to(place, self.keep)
+        slabs = blend_windows(
+            padded,
+            run,
+            grid,
+            mode=self.mode,
+            batch=self.sw_batch_size,
+            skip_air=self.skip_air and bool(padded.any()),
+        )
+        whole: Tensor | None = None
+        for rows, logits in slabs:
+            if logits is None:
+                continue
+            if whole is None:
+                whole = torch.full((len(logits), *padded.shape[2:]), NOTHING, dtype=self.keep, device=place)
+            whole[:, rows] = logits.to(place, self.keep)
+        assert whole is not None  # an image that is all air is run too
+        return whole[(..., *inside)][None]
 
 
 class SliceInferer(Inferer):
