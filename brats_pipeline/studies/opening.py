@@ -7,13 +7,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.cases.patients import read_patients, with_patients
-from brats_pipeline.datalist import read_whole_datalist, split_cases, write_datalist
+from brats_pipeline.datalist import case_items, read_whole_datalist, split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.phantom import write_cohort
@@ -66,15 +67,9 @@ def open_study(
     source = Path(data).resolve()
     if earlier is not None and not new:
         _refuse_changes(out, plan, earlier)
-    keep = earlier is not None and not new and (out / DATALIST).is_file()
-    if keep and datalist is None:
-        listing = read_whole_datalist(out / DATALIST)
-        seen = find_cases(source)
-        known = {item["case_id"] for item in listing["training"]}
-        if gone := sorted(known - {case.case_id for case in seen}):
-            raise PipelineError(f"{source}: has no case {', '.join(gone[:3])} of the study; {_advice(out)}")
-        if more := sorted({case.case_id for case in seen if case.label is not None} - known):
-            raise PipelineError(f"{source}: has cases that the study lacks ({', '.join(more[:3])}); {_advice(out)}")
+    begun = earlier is not None and not new and (out / DATALIST).is_file()
+    if begun and datalist is None:
+        listing = _same_cases(out, source)
     else:
         listing = _split(plan, source, datalist, convention, patients, on_case)
     told = data_sha256(listing)
@@ -93,8 +88,7 @@ def open_study(
     }
     if new:
         _forget_changed(plan, out, identities)
-    if not keep:
-        write_datalist(listing, out / DATALIST)
+    write_datalist(listing, out / DATALIST)
     write_atomically(out / "study.yaml", plan.path.read_bytes())
     write_atomically(out / RECORD, json.dumps(record, indent=2, default=str) + "\n")
     return record
@@ -197,6 +191,26 @@ def _phantoms(phantom: Phantom, out: Path) -> Path:
         if not cohort.is_dir():
             raise
     return cohort
+
+
+def _same_cases(out: Path, source: Path) -> dict[str, Any]:
+    """The datalist of a study that was begun, its cases as they lie now.
+
+    Raises:
+        PipelineError: a case is gone, or there is one more.
+    """
+    listing: dict[str, Any] = json.loads((out / DATALIST).read_text(encoding="utf-8"))
+    seen = {case.case_id: case for case in find_cases(source)}
+    known = {item["case_id"] for item in listing["training"]}
+    if gone := sorted(known - seen.keys()):
+        raise PipelineError(f"{source}: has no case {', '.join(gone[:3])} of the study; {_advice(out)}")
+    if more := sorted({name for name, case in seen.items() if case.label is not None} - known):
+        raise PipelineError(f"{source}: has cases that the study lacks ({', '.join(more[:3])}); {_advice(out)}")
+    items = []
+    for item in listing["training"]:
+        case = replace(seen[item["case_id"]], patient_id=item["patient_id"], convention=item["convention"])
+        items += [case_items([case], modalities=item["modalities"])[0] | {"fold": item["fold"]}]
+    return {**listing, "training": items, "testing": []}
 
 
 def _split(

@@ -1,0 +1,164 @@
+"""Opening a study: what it was begun with is kept, and what differs from it is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from brats_pipeline.bundles import bundle_path
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.studies import opening
+from brats_pipeline.studies.opening import open_study
+from brats_pipeline.studies.plan import Plan, read_plan
+from brats_pipeline.studies.units import units_of
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "title": "A small study",
+    "bundle": "brats_glioma_3d",
+    "set": {"max_epochs": 2},
+    "arms": [{"name": "plain", "network": "unet"}, {"name": "slow", "set": {"learning_rate": 0.0001}}],
+    "folds": {"k": 3, "test": [0, 2]},
+}
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Callable[..., Plan]:
+    """A plan that differs from ``SMALL`` in some keys."""
+
+    def make(**changes: Any) -> Plan:
+        path = tmp_path / "small.yaml"
+        path.write_text(yaml.safe_dump({**SMALL, **changes}))
+        return read_plan(path)
+
+    return make
+
+
+@pytest.fixture
+def data(cohort: Path, tmp_path: Path) -> Path:
+    """A cohort that a test may change; the times of its files are those of the first."""
+    return Path(shutil.copytree(cohort, tmp_path / "data"))
+
+
+def test_a_study_opens_again_with_the_same_folds_and_without_its_data_named(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    first = open_study(plan(), tmp_path / "out", data=data)
+    folds = json.loads((tmp_path / "out" / "datalist.json").read_text())
+    again = open_study(plan(), tmp_path / "out")
+    assert again["units"] == first["units"]
+    assert json.loads((tmp_path / "out" / "datalist.json").read_text()) == folds
+    assert len(set(first["units"].values())) == 4
+
+
+def test_data_that_moved_as_they_were_are_taken_where_they_lie_now(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    first = open_study(plan(), tmp_path / "out", data=data)
+    moved = data.rename(tmp_path / "moved")
+    again = open_study(plan(), tmp_path / "out", data=moved)
+    assert again["data_sha256"] == first["data_sha256"]
+    images = [
+        path
+        for item in json.loads((tmp_path / "out" / "datalist.json").read_text())["training"]
+        for path in item["image"]
+    ]
+    assert images
+    assert all(Path(path).is_relative_to(moved) and Path(path).is_file() for path in images)
+
+
+def test_other_data_are_refused_and_nothing_is_written(plan: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    open_study(plan(), out, data=data)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    touched = next(data.rglob("*flair*"))
+    times = touched.stat()
+    os.utime(touched, ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    with pytest.raises(PipelineError, match=r"not those that the study began with; restore .* --new"):
+        open_study(plan(), out)
+    os.utime(touched, ns=(times.st_atime_ns, times.st_mtime_ns))
+    open_study(plan(), out)
+    gone = touched.parent.rename(tmp_path / "gone")
+    with pytest.raises(PipelineError, match=f"has no case {touched.parent.name} of the study"):
+        open_study(plan(), out)
+    gone.rename(touched.parent)
+    shutil.copytree(touched.parent, data / "BraTS2021_09999")
+    for path in (data / "BraTS2021_09999").iterdir():
+        path.rename(path.with_name(path.name.replace(touched.parent.name, "BraTS2021_09999")))
+    with pytest.raises(PipelineError, match="has cases that the study lacks"):
+        open_study(plan(), out)
+    kept = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert {path.name for path in before if kept[path] != before[path]} == set()
+
+
+def test_another_study_is_refused_by_what_differs(plan: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    open_study(plan(), tmp_path / "out", data=data)
+    with pytest.raises(PipelineError, match=r"differs from the study .*, in set, title; "):
+        open_study(plan(set={"max_epochs": 3}, title="Another"), tmp_path / "out")
+
+
+def test_new_forgets_only_the_trainings_that_the_change_touches(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    record = open_study(plan(), out, data=data)
+    for unit in units_of(plan(), out):
+        unit.write(state="done", identity=record["units"][unit.name])
+    arms = [SMALL["arms"][0], {"name": "slow", "set": {"learning_rate": 0.01}}, {"name": "third"}]
+    changed = plan(arms=arms)
+    open_study(changed, out, new=True)
+    assert {unit.name: unit.state for unit in units_of(changed, out)} == {
+        "plain, seed 0, fold 0": "done",
+        "plain, seed 0, fold 2": "done",
+        "slow, seed 0, fold 0": "waiting",
+        "slow, seed 0, fold 2": "waiting",
+        "third, seed 0, fold 0": "waiting",
+        "third, seed 0, fold 2": "waiting",
+    }
+
+
+def test_a_later_bundle_changes_nothing_until_it_is_asked_for(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = open_study(plan(), out, data=data)
+    later = Path(shutil.copytree(bundle_path("brats_glioma_3d"), tmp_path / "brats_glioma_3d"))
+    with (later / "configs" / "train.yaml").open("a") as config:
+        config.write("something_new: 1\n")
+    monkeypatch.setattr(opening, "bundle_path", lambda name: later)
+    own = out / "bundles" / "brats_glioma_3d" / "configs" / "train.yaml"
+    assert open_study(plan(), out)["units"] == first["units"]
+    assert "something_new" not in own.read_text()
+    assert not set(open_study(plan(), out, new=True)["units"].values()) & set(first["units"].values())
+    assert "something_new" in own.read_text()
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(plan: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(PipelineError, match="holds no study"):
+        open_study(plan(), tmp_path / "out", data=data)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+def test_folds_of_another_number_are_refused(plan: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    open_study(plan(), tmp_path / "out", data=data)
+    with pytest.raises(PipelineError, match="has the folds 0, 1, 2, the study has 2; write it with --folds 2"):
+        open_study(
+            plan(folds={"k": 2, "validation": "none"}),
+            tmp_path / "other",
+            data=data,
+            datalist=tmp_path / "out" / "datalist.json",
+        )
+
+
+def test_a_study_without_data_says_what_it_needs(plan: Callable[..., Plan], tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"needs data: .* --data"):
+        open_study(plan(), tmp_path / "out")
