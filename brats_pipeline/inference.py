@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from brats_pipeline.errors import CaseError, root_cause
-from brats_pipeline.windows import NOTHING, WindowGrid, blend_windows, lay_windows
+from brats_pipeline.windows import NOTHING, WindowGrid, blend_windows, crop, lay_windows
 from transforms.neighbours import neighbouring
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,9 @@ class WindowInferer(Inferer):
             logits: Tensor = run_network(windows, network, self.precision, *args, **kwargs)
             return logits
 
-        logits = torch.cat([self._whole(grid.pad(image), grid, image.shape[2:], run) for image in images.split(1)])
+        logits = torch.cat(
+            [self._whole(grid.pad(image), grid, image.shape[2:], run) for image in torch.split(images, 1)]
+        )
         return MetaTensor(logits, meta=inputs.meta) if isinstance(inputs, MetaTensor) else logits
 
     def _whole(self, padded: Tensor, grid: WindowGrid, size: Sequence[int], run: Callable[[Tensor], Tensor]) -> Tensor:
@@ -137,7 +139,7 @@ class WindowInferer(Inferer):
         inside = tuple(slice(offset, offset + length) for offset, length in zip(offsets, size, strict=True))
         place = padded.device if self.keep_on is None else torch.device(self.keep_on)
         if grid.single:
-            return run(padded)[(..., *inside)].to(place, self.keep)
+            return crop(run(padded), inside).to(place, self.keep)
         slabs = blend_windows(
             padded,
             run,
@@ -154,7 +156,7 @@ class WindowInferer(Inferer):
                 whole = torch.full((len(logits), *padded.shape[2:]), NOTHING, dtype=self.keep, device=place)
             whole[:, rows] = logits.to(place, self.keep)
         assert whole is not None  # an image that is all air is run too
-        return whole[(..., *inside)][None]
+        return crop(whole, inside)[None]
 
 
 class SliceInferer(Inferer):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import torch
 from monai.data.utils import compute_importance_map, dense_patch_slices
@@ -45,6 +46,12 @@ class WindowGrid:
     def single(self) -> bool:
         """Whether one window holds the whole image."""
         return all(len(axis) == 1 for axis in self.starts)
+
+
+def crop(tensor: Tensor, box: Sequence[slice]) -> Tensor:
+    """A view of the box that the last axes are cut to."""
+    index: tuple[slice | EllipsisType, ...] = (..., *box)
+    return tensor[index]
 
 
 def lay_windows(size: Sequence[int], roi_size: Sequence[int], *, overlap: float, stride: int = 1) -> WindowGrid:
@@ -111,15 +118,15 @@ def blend_windows(
         ]
         slab = image[:, :, first : first + grid.sides[0]]
         if skip_air:
-            boxes = [box for box in boxes if bool(slab[(..., slice(None), *box)].any())]
+            boxes = [box for box in boxes if bool(crop(slab, box).any())]
         for number in range(0, len(boxes), batch):
             chosen = boxes[number : number + batch]
-            logits = run(torch.cat([slab[(..., slice(None), *box)] for box in chosen]))
+            logits = run(torch.cat([crop(slab, box) for box in chosen]))
             if total is None:
                 total = torch.zeros(logits.shape[1], grid.sides[0], *rest, device=image.device)
             for box, said in zip(chosen, logits, strict=True):
-                total[(..., *box)].addcmul_(said, weight)
-                weights[(..., *box)] += weight
+                crop(total, box).addcmul_(said, weight)
+                crop(weights, box).add_(weight)
         last = row + 1 == len(grid.starts[0])
         done = grid.sides[0] if last else grid.starts[0][row + 1] - first
         yield slice(first, first + done), None if total is None else _finish(total[:, :done], weights[:done])
