@@ -3,5 +3,7 @@
 Import what you need from its module. Free of torch: :mod:`transforms.labels` (the table of conventions),
 :mod:`transforms.nifti` and :mod:`transforms.slices` (files). With torch and MONAI: :mod:`transforms.reader` and
 :mod:`transforms.slice_stack` (loading, slices back to files), :mod:`transforms.intensity`, :mod:`transforms.regions`
-(label maps and regions), :mod:`transforms.postprocess` (label maps back to files).
+(label maps and regions), :mod:`transforms.patches`, :mod:`transforms.spatial`, :mod:`transforms.sharpness` and
+:mod:`transforms.contrast_augmentation` (random patches and what happens to them), :mod:`transforms.presence` (missing
+modalities), :mod:`transforms.neighbours` (2.5D), :mod:`transforms.postprocess` (label maps back to files).
 """
