@@ -261,3 +261,32 @@ def test_a_mask_in_the_place_of_a_scan_is_refused_though_it_has_two_values(head,
     images[1] = images[1] > 0
     with pytest.raises(PipelineError, match=r"^t1 is constant: every nonzero voxel is 1"):
         load(write_case(images))
+
+
+def test_a_missing_modality_may_be_zeros_that_are_not_present(head, write_case):
+    images, _ = head()
+    item = write_case(images) | {"modalities": list(MODALITIES)}
+    whole = LoadCased("image")(item)
+    assert whole["present"].tolist() == [1, 1, 1, 1]
+    lacking = item | {"image": [item["image"][0], *item["image"][2:]], "modalities": ["t1c", "t2", "flair"]}
+    loaded = LoadCased("image", allow_missing=True)(lacking)
+    assert loaded["present"].tolist() == [1, 0, 1, 1]
+    np.testing.assert_array_equal(loaded["image"][[0, 2, 3]], whole["image"][[0, 2, 3]])
+    assert not loaded["image"][1].any()
+    np.testing.assert_array_equal(loaded["image"].affine, whole["image"].affine)
+    assert loaded["image"].meta["filename_or_obj"] == whole["image"].meta["filename_or_obj"]
+    with pytest.raises(PipelineError, match=r"t1 is missing; this case has t2"):
+        LoadCased("image", modalities=["t1"], allow_missing=True)(
+            item | {"image": item["image"][2:3], "modalities": ["t2"]}
+        )
+
+
+def test_a_channel_that_a_4d_file_lacks_may_be_zeros(head, write_case, tmp_path):
+    images, _ = head()
+    path = tmp_path / "four.nii.gz"
+    write_nifti(path, nib.Nifti1Image(np.moveaxis(images, 0, -1), np.eye(4)))
+    item = {"case_id": "four", "image": [str(path)], "channels": {"t1c": 2, "flair": 0}}
+    loaded = LoadCased("image", allow_missing=True)(item)
+    assert loaded["present"].tolist() == [1, 0, 0, 1]
+    np.testing.assert_array_equal(loaded["image"][0], images[2])
+    np.testing.assert_array_equal(loaded["image"][3], images[0])
