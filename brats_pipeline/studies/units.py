@@ -124,7 +124,7 @@ def identity(unit: Unit, plan: Plan, out: Path, data: str) -> str:
     """What decides the result of a unit, in one hash: its bundle, settings, seed, fold, time and data."""
     arm = unit.arm
     told = {
-        "bundle": arm.bundle,
+        "bundle": Path(arm.bundle).name,
         "configuration": configuration_sha256(own_bundle(out, arm), arm.network),
         "network": arm.network,
         "settings": dict(arm.settings),

@@ -48,7 +48,7 @@ TIMED = ("training_seconds", "segment_seconds_per_case")
 def write_plan(folder: Path, **changes: Any) -> Path:
     """A study file; it names its bundle by its folder."""
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**PLAN, **changes, "bundle": str(bundle_path("brats_glioma_3d"))}))
+    path.write_text(yaml.safe_dump({"bundle": str(bundle_path("brats_glioma_3d")), **PLAN, **changes}))
     return path
 
 
@@ -145,7 +145,8 @@ def test_a_finished_study_is_not_done_again(copied: tuple[Path, Path]) -> None:
 def test_new_keeps_what_the_change_does_not_touch(copied: tuple[Path, Path], tmp_path: Path) -> None:
     _, out = copied
     before = content(out / "units" / "plain")
-    run(write_plan(tmp_path, arms=[PLAN["arms"][0]]), out, new=True)
+    same = str(out / "bundles" / "brats_glioma_3d")
+    run(write_plan(tmp_path, arms=[PLAN["arms"][0]], bundle=same), out, new=True)
     assert content(out / "units" / "plain") == before
     assert not (out / "units" / "residual").exists()
     assert {row["arm"] for row in figures(out)["arms.csv"]} == {"plain"}
