@@ -157,7 +157,8 @@ PEERS = (
     Peer("unet", "MONAI BasicUNet", (2, 3), _basic),
     Peer("unet", "MONAI DynUNet", (2, 3), _dyn),
     Peer("unet", "smp Unet", (2,), _resnet34, _batch, same=False),
-    Peer("residual_unet", "MONAI DynUNet", (2, 3), _residual_dyn, same=False, variant="res_block"),  # in its encoder only
+    # DynUNet is residual in its encoder only.
+    Peer("residual_unet", "MONAI DynUNet", (2, 3), _residual_dyn, same=False, variant="res_block"),
     Peer("residual_unet", "MONAI SegResNet", (2, 3), _segres, same=False),
     Peer("residual_unet", "MONAI UNet", (2, 3), _monai_unet, _instance, same=False, variant="num_res_units=2"),
     Peer("attention_unet", "MONAI AttentionUnet", (2, 3), _attention, _batch),
