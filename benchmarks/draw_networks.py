@@ -281,7 +281,7 @@ def pspnet(name: str) -> Picture:
     model = Model(name)
     picture = Picture(9.6, 3.9)
     encoder_row(picture, model, 3.4)
-    bins = [model.networks[2].get_submodule(f"pyramid.branches.{number}").bins for number in range(4)]
+    bins = model.networks[2].get_submodule("pyramid").bins
     spread = [8.8 - 1.2 * (4 - number) for number in range(5)]
     boxes = [(spread[0], "grid itself", model.lines("encoder.stages.3"))]
     for number, count in enumerate(bins):
