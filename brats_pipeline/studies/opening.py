@@ -163,6 +163,8 @@ def _forget_changed(plan: Plan, out: Path, identities: Mapping[str, str]) -> Non
     for folder in (out / "units").glob("*/*"):
         if folder not in kept:
             shutil.rmtree(folder)
+            if not any(folder.parent.iterdir()):
+                folder.parent.rmdir()
     shutil.rmtree(out / "arms", ignore_errors=True)
 
 
