@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from brats_pipeline.studies.study import study
 from brats_pipeline.studies.units import units_of
 
 STUDIES = sorted(list_studies())
+VOXELS_PER_SECOND = {2: 200_000, 3: 300_000}
+"""That one CPU core trains on at least: slices by the widest networks, volumes by a U-Net with 16 features."""
 BUDGETS = [
     (name, budget)
     for name, path in sorted(list_studies().items())
@@ -47,6 +50,19 @@ def test_every_study_has_a_smoke_and_a_full_budget(name: str) -> None:
     assert {(name, "smoke"), (name, "full")} <= set(BUDGETS)
     assert read_plan(name).budget_in_words == "full budget"
     assert "synthetic cases" in read_plan(name, "smoke").budget_in_words
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_cpu_budget_leaves_time_for_enough_steps(name: str) -> None:
+    plan = read_plan(name, "cpu")
+    for arm in plan.arms:
+        settings = {**configuration(bundle_path(arm.bundle)), **arm.settings}
+        voxels = settings["batch_size"] * math.prod(settings["patch_size"])
+        assert plan.minutes is not None
+        assert plan.minutes * 60 * VOXELS_PER_SECOND[len(settings["patch_size"])] / voxels >= 1500, arm.name
+        epoch_s = settings["patches_per_epoch"] * math.prod(settings["patch_size"])
+        epoch_s /= VOXELS_PER_SECOND[len(settings["patch_size"])]
+        assert plan.minutes * 60 / epoch_s >= 4 * settings["val_interval"], "the epoch is chosen among some"
 
 
 def _network(arm: Arm) -> Any:
