@@ -102,8 +102,8 @@ def test_training_and_inference_agree_on_what_they_share(bundle: Path) -> None:
 def test_the_evaluation_overlay_makes_label_maps_as_inference_does(bundle: Path) -> None:
     infer, overlay = config(bundle, "inference.yaml"), config(bundle, "evaluate.yaml")
     ours, theirs = infer["to_label_map"], overlay["validate::postprocessing"]["transforms"]
-    ours = [step | {"transform": "its preprocessing"} if step["_target_"] == "Invertd" else step for step in ours]
-    theirs = [step | {"transform": "its preprocessing"} if step["_target_"] == "Invertd" else step for step in theirs]
+    ours = [step | {"transform": "its preprocessing"} if "transform" in step else step for step in ours]
+    theirs = [step | {"transform": "its preprocessing"} if "transform" in step else step for step in theirs]
     folders = [[step.pop("output_dir") for step in steps if "output_dir" in step] for steps in (ours, theirs)]
     assert folders[0] == ["$@output_dir + '/probabilities'", "@output_dir"]
     assert folders[1] == ["$@output_dir + '/predictions/probabilities'", "$@output_dir + '/predictions'"]

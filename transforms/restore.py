@@ -1,0 +1,111 @@
+"""From logits on the grid of the network to regions on the grid of the scan."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd, MapTransform, Spacingd
+from torch import Tensor
+
+MOVING = frozenset({"Orientation", "Flip", "CropForeground", "Crop", "Pad", "SpatialPad", "BorderPad", "SpatialCrop"})
+"""Transforms that move voxels and make none."""
+
+
+def interpolated(image: MetaTensor) -> bool:
+    """Whether the way from the file to this image made values between voxels, as another spacing does."""
+    axes = image.affine[:3, :3].double()
+    for operation in image.applied_operations:
+        source = _resampled_from(operation)
+        if source is None and str(operation["class"]) not in MOVING:
+            return True
+        if source is not None and not torch.allclose(source[:3, :3], axes, atol=1e-3):
+            return True
+    return False
+
+
+def _resampled_from(operation: Mapping[str, Any]) -> Tensor | None:
+    """The affine in front of a resampling; None for any other operation."""
+    source = operation.get("extra_info", {}).get("src_affine")
+    return None if source is None else torch.as_tensor(source).double()
+
+
+class RestoreRegionsd(MapTransform):
+    """Replace logits ``(R, *network grid)`` by regions ``(R, *scan grid)``: 1 where a probability reaches a threshold.
+
+    Where the preprocessing only moved voxels (turned, mirrored, cropped), the threshold comes first and bytes travel
+    back. Where it interpolated, the probabilities travel back, one region at a time, and the threshold comes behind.
+    Either way the result is that of inverting all probabilities (``Activationsd``, ``Invertd``, ``AsDiscreted``).
+
+    Args:
+        keys: the logits.
+        transform: the preprocessing, whose inverse is the way back.
+        orig_keys: the preprocessed image, which knows what was done to it.
+        threshold: of the probability, one for all regions or one for each.
+        probabilities_key: also leave the probabilities ``(R, *scan grid)``, float32, under this key; None: do not.
+
+    Raises:
+        ValueError: a threshold outside 0 to 1, or another number of them than of regions.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        transform: Compose,
+        orig_keys: str = "image",
+        threshold: float | Sequence[float] = 0.5,
+        probabilities_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.thresholds = (
+            [float(threshold)] if isinstance(threshold, int | float) else [float(one) for one in threshold]
+        )
+        if not all(0 < one < 1 for one in self.thresholds):
+            raise ValueError(f"threshold is {threshold}; probabilities lie between 0 and 1")
+        self.orig_key = orig_keys
+        self.transform = transform
+        # Even a resampling that changes nothing would turn bytes into floats.
+        self.moving = Compose([step for step in transform.flatten().transforms if not isinstance(step, Spacingd)])
+        self.probabilities_key = probabilities_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            logits = torch.as_tensor(item[key])
+            limits = self._limits(len(logits))
+            if self.probabilities_key is not None:
+                item[self.probabilities_key] = self._back(logits.float().sigmoid(), item, nearest=False)
+            if interpolated(item[self.orig_key]):
+                regions = [
+                    self._back(one[None].float().sigmoid(), item, nearest=False) >= limit
+                    for one, limit in zip(logits, limits, strict=True)
+                ]
+                item[key] = torch.cat(regions).byte()
+            else:
+                levels = [math.log(limit / (1 - limit)) for limit in limits]
+                regions = [one >= level for one, level in zip(logits, levels, strict=True)]
+                item[key] = self._back(torch.stack(regions).byte(), item, nearest=True)
+        return item
+
+    def _limits(self, regions: int) -> list[float]:
+        if len(self.thresholds) not in (1, regions):
+            raise ValueError(
+                f"{len(self.thresholds)} thresholds for {regions} regions; give one for all, or one for each"
+            )
+        return self.thresholds * regions if len(self.thresholds) == 1 else self.thresholds
+
+    def _back(self, values: Tensor, item: Mapping[Hashable, Any], *, nearest: bool) -> Tensor:
+        """Invert the preprocessing of the image on ``values``; ``nearest``: only what moved voxels."""
+        image = item[self.orig_key]
+        way = [done for done in image.applied_operations if not (nearest and _resampled_from(done) is not None)]
+        told = MetaTensor(torch.empty(0), meta=image.meta, applied_operations=way)
+        chain = self.moving if nearest else self.transform
+        inverse = Invertd("values", transform=chain, orig_keys=self.orig_key, nearest_interp=nearest)
+        back: Tensor = inverse({"values": values, self.orig_key: told})["values"]
+        return back
