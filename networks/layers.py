@@ -45,6 +45,29 @@ def layers(spatial_dims: int) -> Layers:
     return LAYERS[spatial_dims]
 
 
+class HalvingMaxPool3d(nn.MaxPool3d):
+    """The largest of every 2 x 2 x 2 voxels: ``(N, C, *spatial)``, even sides, to half of each side.
+
+    Where nothing is learned the axes are halved one by one: torch's own pooling copies a volume in ``channels_last_3d``
+    on a CPU, a tenth of a U-Net's time. Where gradients flow, its indices are cheaper to keep than the halves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(kernel_size=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return F.max_pool3d(x, 2)
+        x = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
+        x = torch.maximum(x[:, :, :, 0::2], x[:, :, :, 1::2])
+        return torch.maximum(x[:, :, :, :, 0::2], x[:, :, :, :, 1::2])
+
+
+def halving_max_pool(spatial_dims: int) -> nn.Module:
+    """The pooling of the U-Nets: the largest of 2 x 2 pixels, or of 2 x 2 x 2 voxels."""
+    return nn.MaxPool2d(kernel_size=2) if spatial_dims == 2 else HalvingMaxPool3d()
+
+
 def make_norm(name: str, *, spatial_dims: int, channels: int, groups: int = 8) -> nn.Module:
     """A normalisation layer by name: ``group`` (Wu 2018), ``instance`` (Ulyanov 2016) or ``batch`` (Ioffe 2015).
 

@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from networks.blocks import ConvBlock, UpBlock
-from networks.layers import check_channels, check_image, feature_widths, halve_variance, initialise, layers, logit_heads
+from networks.layers import (
+    check_channels,
+    check_image,
+    feature_widths,
+    halve_variance,
+    halving_max_pool,
+    initialise,
+    layers,
+    logit_heads,
+)
 
 
 class UNet(nn.Module):
@@ -65,7 +74,7 @@ class UNet(nn.Module):
             ConvBlock(spatial_dims, narrow, wide, norm, activation, dropout)
             for narrow, wide in zip((in_channels, *widths[:-2]), widths[:-1], strict=True)
         )
-        self.pool = dims.max_pool(kernel_size=2)
+        self.pool = halving_max_pool(spatial_dims)
         self.bottleneck = ConvBlock(spatial_dims, widths[-2], widths[-1], norm, activation, dropout)
         self.decoder = nn.ModuleList(
             UpBlock(spatial_dims, wide, narrow, norm, activation, dropout, upsample)
