@@ -153,7 +153,7 @@ class _CachedCases(Dataset):
 
         Args:
             workers: threads.
-            on_size: told what will be taken, in words, before more than one case is kept.
+            on_size: told in words what the cases will take on disk, before the first of them is written.
             on_case: told the id of each case that is ready.
 
         Raises:
@@ -195,7 +195,7 @@ class _CachedCases(Dataset):
                 f"{count} prepared cases need about {in_gib(needed)} of memory, {in_gib(free)} are free; keep them on "
                 "disk with --cache-dir FOLDER (cache_dir in the configuration)"
             )
-        on_size(f"preparing {count} cases takes about {in_gib(needed)} of memory")
+        logger.info("preparing %d cases takes about %s of memory", count, in_gib(needed))
         self._kept[first] = sample
 
     def _find(self, case: int) -> bool:
