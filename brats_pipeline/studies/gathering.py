@@ -19,8 +19,9 @@ from brats_pipeline.files import write_atomically
 from brats_pipeline.manifest import file_sha256, read_manifest
 from brats_pipeline.metrics import RegionScore
 from brats_pipeline.predictions import files_by_case
-from brats_pipeline.studies.opening import DATALIST, data_folder
+from brats_pipeline.studies.opening import DATALIST
 from brats_pipeline.studies.plan import Arm, Plan
+from brats_pipeline.studies.source import data_folder
 from brats_pipeline.studies.units import Unit, tested, units_of
 
 TOLD = ".told.json"

@@ -23,10 +23,11 @@ from brats_pipeline.report.headline import notable_cases
 from brats_pipeline.report.study import ArmFigures, Compared, StudyPage, write_study_report
 from brats_pipeline.studies.comparing import arm_figures, compare_arms, rank_arms, shared_rows
 from brats_pipeline.studies.gathering import Scored, gather
-from brats_pipeline.studies.opening import DATALIST, data_folder
+from brats_pipeline.studies.opening import DATALIST
 from brats_pipeline.studies.pictures import picture_of
 from brats_pipeline.studies.plan import FULL, Plan, as_json
 from brats_pipeline.studies.running import read_curves
+from brats_pipeline.studies.source import data_folder
 
 SCHEMA_VERSION = 1
 TABLES = ("arms.csv", "comparison.csv", "ranking.csv")

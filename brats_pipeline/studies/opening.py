@@ -17,8 +17,8 @@ from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.datalist import case_items, read_whole_datalist, split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
-from brats_pipeline.phantom import write_cohort
-from brats_pipeline.studies.plan import Phantom, Plan, as_json
+from brats_pipeline.studies.plan import Plan, as_json
+from brats_pipeline.studies.source import COHORT, choose_source
 from brats_pipeline.studies.units import data_sha256, identity, own_bundle, units_of
 
 SCHEMA_VERSION = 1
@@ -50,7 +50,7 @@ def open_study(
         on_case: called with the id of each case whose label map was read.
 
     Returns:
-        The record: ``study`` (the plan as JSON), ``data`` (see :func:`data_folder`), ``data_sha256``, and ``units``
+        The record: ``study`` (the plan as JSON), ``data`` (see ``source.data_folder``), ``data_sha256``, and ``units``
         (name to :func:`identity`).
 
     Raises:
@@ -58,15 +58,9 @@ def open_study(
     """
     out = Path(out).resolve()
     earlier = _earlier(out)
-    if data is None and earlier is not None:
-        data = data_folder(earlier, out)
-    if plan.phantom is not None and data in (None, out / "data"):
-        data = _phantoms(plan.phantom, out)
-    if data is None:
-        raise PipelineError(f"{plan.name} needs data: give the folder that holds the cases with --data")
-    source = Path(data).resolve()
     if earlier is not None and not new:
         _refuse_changes(out, plan, earlier)
+    source = choose_source(plan, out, data, earlier, new=new)
     begun = earlier is not None and not new and (out / DATALIST).is_file()
     if begun and datalist is None:
         listing = _same_cases(out, source)
@@ -75,6 +69,8 @@ def open_study(
     told = data_sha256(listing)
     if earlier is not None and not new and earlier["data_sha256"] != told:
         raise PipelineError(f"{source}: the scans or the folds are not those that the study began with; {_advice(out)}")
+    if earlier is not None and not new and convention is not None:
+        _refuse_convention(out, listing, convention)
     _keep_bundles(plan, out, anew=new)
     identities = {unit.name: identity(unit, plan, out, told) for unit in units_of(plan, out)}
     record = {
@@ -94,11 +90,6 @@ def open_study(
     return record
 
 
-def data_folder(record: Mapping[str, Any], out: Path) -> Path:
-    """Where the cases of a study lie; a cohort of its own moves with it."""
-    return out / str(record["data"])
-
-
 def _advice(out: Path) -> str:
     return f"restore what {out} was begun with, choose another folder, or take the change with --new"
 
@@ -115,8 +106,8 @@ def _earlier(out: Path) -> dict[str, Any] | None:
             raise ValueError(f"schema version {record['schema_version']}, {SCHEMA_VERSION} is known")
     except FileNotFoundError:
         others = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.is_dir() else []
-        # What was begun and killed before its record stood there holds these at most.
-        if set(others) - {"bundles", "data", DATALIST, "study.yaml", "units"}:
+        # What was begun and killed before its record stood there holds these at most, or another process wrote it now.
+        if set(others) - {"bundles", COHORT, DATALIST, "study.yaml", "units", RECORD}:
             raise PipelineError(f"{out} is not empty and holds no study; choose another folder with --out") from None
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -130,6 +121,12 @@ def _refuse_changes(out: Path, plan: Plan, earlier: Mapping[str, Any]) -> None:
         differing = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
         what = f"in {', '.join(differing)}" if differing else "in its budget"
         raise PipelineError(f"{plan.path}: differs from the study that {out} was begun with, {what}; {_advice(out)}")
+
+
+def _refuse_convention(out: Path, listing: Mapping[str, Any], convention: str) -> None:
+    """Scores by another convention than the networks were trained with would mean nothing."""
+    if others := sorted({item["convention"] for item in listing["training"]} - {convention}):
+        raise PipelineError(f"--convention is {convention}, {out} was begun with {', '.join(others)}; {_advice(out)}")
 
 
 def _keep_bundles(plan: Plan, out: Path, *, anew: bool) -> None:
@@ -166,33 +163,6 @@ def _forget_changed(plan: Plan, out: Path, identities: Mapping[str, str]) -> Non
             if not any(folder.parent.iterdir()):
                 folder.parent.rmdir()
     shutil.rmtree(out / "arms", ignore_errors=True)
-
-
-def _phantoms(phantom: Phantom, out: Path) -> Path:
-    """The synthetic cohort of a study; made beside its place and renamed, so that it is whole or absent."""
-    cohort = out / "data"
-    if cohort.is_dir():
-        return cohort
-    making = out / f".data-{os.getpid()}"
-    shutil.rmtree(making, ignore_errors=True)
-    try:
-        write_cohort(
-            making,
-            cases=phantom.cases,
-            layout=phantom.layout,
-            seed=phantom.seed,
-            shape=phantom.shape,
-            spacing_mm=phantom.spacing,
-        )
-    except ValueError as error:
-        raise PipelineError(f"the study's synthetic cohort cannot be made: {error}") from error
-    try:
-        making.rename(cohort)
-    except OSError:  # another process of the same study was first
-        shutil.rmtree(making, ignore_errors=True)
-        if not cohort.is_dir():
-            raise
-    return cohort
 
 
 def _same_cases(out: Path, source: Path) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def run_units(
                 continue
             say(f"{number}/{len(units)}  {unit.name}{_outlook(started, finished_now, waiting)}")
             try:
-                _run_unit(unit, plan, out, str(record["units"][unit.name]), device=device, quiet=quiet)
+                _run_unit(unit, plan, out, str(record["units"][unit.name]), device=device, quiet=quiet, say=say)
             except Exception as error:
                 if was_interrupted(error):
                     raise
@@ -106,7 +106,16 @@ def _outlook(started: float, finished: int, waiting: int) -> str:
     return f" (about {told} left for {count} training{'' if count == 1 else 's'})"
 
 
-def _run_unit(unit: Unit, plan: Plan, out: Path, identity: str, *, device: str | None, quiet: bool) -> None:
+def _run_unit(
+    unit: Unit,
+    plan: Plan,
+    out: Path,
+    identity: str,
+    *,
+    device: str | None,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> None:
     """Train and segment; each step is skipped where it is finished, and goes on where it was killed."""
     listing = read_whole_datalist(out / DATALIST)
     cases = tested(listing, unit.fold)
@@ -114,7 +123,7 @@ def _run_unit(unit: Unit, plan: Plan, out: Path, identity: str, *, device: str |
         raise PipelineError(f"fold {unit.fold} holds no case; ask for fewer folds or add cases")
     if unit.read().get("state") not in ("trained", "done"):
         unit.write(state="training", identity=identity, reason="")
-        _train(unit, plan, own_bundle(out, unit.arm), listing, device=device, quiet=quiet)
+        _train(unit, plan, own_bundle(out, unit.arm), listing, device=device, quiet=quiet, say=say)
         unit.write(state="trained", **_training_facts(unit.run))
     started = time.monotonic()
     with growing_bar(f"segment {unit.arm.name}", quiet=quiet) as (on_start, on_case):
@@ -137,7 +146,14 @@ def _run_unit(unit: Unit, plan: Plan, out: Path, identity: str, *, device: str |
 
 
 def _train(
-    unit: Unit, plan: Plan, bundle: Path, listing: Mapping[str, Any], *, device: str | None, quiet: bool
+    unit: Unit,
+    plan: Plan,
+    bundle: Path,
+    listing: Mapping[str, Any],
+    *,
+    device: str | None,
+    quiet: bool,
+    say: Callable[[str], None],
 ) -> None:
     begun = (unit.run / "datalist.json").is_file() and (unit.run / "configs" / "train.yaml").is_file()
     told: dict[str, Any] = {}
@@ -158,7 +174,7 @@ def _train(
             if note := _weights_in_words(trainer.loss_function, unit):
                 unit.write(note=note)
 
-        train(bundle, unit.run, device=device, resume=True, on_start=on_start, **told)
+        train(bundle, unit.run, device=device, resume=True, on_start=on_start, on_note=None if quiet else say, **told)
 
 
 def _weights_in_words(loss: Any, unit: Unit) -> str:

@@ -162,3 +162,38 @@ def test_folds_of_another_number_are_refused(plan: Callable[..., Plan], data: Pa
 def test_a_study_without_data_says_what_it_needs(plan: Callable[..., Plan], tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"needs data: .* --data"):
         open_study(plan(), tmp_path / "out")
+
+
+def smoke(tmp_path: Path, *, cases: int = 3) -> Path:
+    """The file of a study with a budget that makes its own cases."""
+    phantom = {"layout": "brats2021", "cases": cases, "size": [44, 48, 40], "spacing": 4.0}
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "budgets": {"smoke": {"data": {"phantom": phantom}}}}))
+    return path
+
+
+def test_a_synthetic_cohort_is_made_again_where_another_one_is_meant_and_never_taken_for_data(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    open_study(read_plan(smoke(tmp_path), "smoke"), out)
+    made = {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.nii.gz")}
+    file = smoke(tmp_path, cases=4)
+    with pytest.raises(PipelineError, match="differs from the study"):
+        open_study(read_plan(file, "smoke"), out)
+    assert made == {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.nii.gz")}
+    with pytest.raises(PipelineError, match="needs data"):
+        open_study(read_plan(file), out, new=True)
+    open_study(read_plan(file, "smoke"), out, new=True)
+    assert len(json.loads((out / "datalist.json").read_text())["training"]) == 4
+
+
+def test_data_are_refused_where_the_budget_makes_its_own(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="budget smoke makes synthetic cases of its own; leave out --data"):
+        open_study(read_plan(smoke(tmp_path), "smoke"), tmp_path / "out", data=data)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_convention_is_refused(plan: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    open_study(plan(), tmp_path / "out", data=data, convention="brats2017")
+    open_study(plan(), tmp_path / "out", convention="brats2017")
+    with pytest.raises(PipelineError, match=r"--convention is msd, .* was begun with brats2017"):
+        open_study(plan(), tmp_path / "out", convention="msd")
