@@ -26,8 +26,8 @@ def loss_of_run(run: Path, datalist: Path, *, fold: int, device: str | None = No
         told["device"] = f"$torch.device('{device}')"
     workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=told)
     with plain_errors():
-        load_weights(workflow.parser.get_parsed_content("network"), weights_path(run))
         evaluator = workflow.parser.get_parsed_content("validate::evaluator")
+        load_weights(evaluator.network, weights_path(run))  # where weights are averaged, it has a network of its own
         evaluator.run()
     loss = evaluator.state.metrics.get("val_loss")
     if loss is None:
