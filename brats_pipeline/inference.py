@@ -60,6 +60,12 @@ def run_network(image: Tensor, network: Callable[..., Any], precision: str, *arg
     return [level.float() for level in logits] if isinstance(logits, list) else logits.float()
 
 
+def stride_of(network: Callable[..., Any]) -> int:
+    """The number that every side of an input must be a multiple of; 1 where the network does not say."""
+    stride = getattr(getattr(network, "module", network), "stride", 1)
+    return stride if isinstance(stride, int) else 1  # torch's own layers call something else a stride
+
+
 class AutocastInferer(Inferer):
     """The whole input in one pass; for training and for images that fit.
 
@@ -121,7 +127,7 @@ class WindowInferer(Inferer):
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """Logits ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, with the metadata of the input."""
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        stride = int(getattr(getattr(network, "module", network), "stride", 1))
+        stride = stride_of(network)
         grid = lay_windows(images.shape[2:], self.roi_size, overlap=self.overlap, stride=stride)
 
         def run(windows: Tensor) -> Tensor:
@@ -188,7 +194,7 @@ class SliceInferer(Inferer):
 
         Slices are padded with zeros to multiples of the network's ``stride`` (1 where it has none).
         """
-        stride = int(getattr(getattr(network, "module", network), "stride", 1))
+        stride = stride_of(network)
         volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         width, height, depth = volume.shape[2:]
         padding = (0, -height % stride, 0, -width % stride)

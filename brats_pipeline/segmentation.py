@@ -157,7 +157,8 @@ def segment(
         """Remove what stands for scans that are gone, then vouch for what is about to be written."""
         _remove(out, changed)
         for item in () if save_probabilities else items:
-            probability_file(out, item["case_id"]).unlink(missing_ok=True)
+            if (stale := probability_file(out, item["case_id"])).is_file():
+                stale.unlink()
         record([str(item["case_id"]) for item in items])
 
     try:

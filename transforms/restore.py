@@ -77,7 +77,7 @@ class RestoreRegionsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            logits = torch.as_tensor(item[key])
+            logits = item[key] if isinstance(item[key], MetaTensor) else MetaTensor(item[key])
             limits = self._limits(len(logits))
             if self.probabilities_key is not None:
                 item[self.probabilities_key] = self._back(logits.float().sigmoid(), item, nearest=False)

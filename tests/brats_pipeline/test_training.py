@@ -186,7 +186,7 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_message_and_keeps_the_last_
         return forward(self, logits, target) * (float("nan") if next(steps) >= 1 else 1)
 
     monkeypatch.setattr(DiceBCELoss, "forward", broken)
-    with pytest.raises(PipelineError, match=r"loss became nan in epoch 2.*lower the learning rate"):
+    with pytest.raises(PipelineError, match=r"loss became nan in epoch 2.*Lower the learning rate"):
         quick(tmp_path / "run", cohort, overrides={"max_epochs": 2})
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "failed"
     assert [row["epoch"] for row in curves(tmp_path / "run")] == ["1"]
