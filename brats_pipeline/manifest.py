@@ -38,8 +38,26 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The machine in a few words."""
-    return {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()}
+    """The machine in a few words; empty where the system does not tell."""
+    gpus = [_said(path, "Model") for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    memory_kib = _said(Path("/proc/meminfo"), "MemTotal").split(" ")[0]
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "processor": _said(Path("/proc/cpuinfo"), "model name") or platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(int(memory_kib) / 2**20, 1) if memory_kib.isdigit() else None,
+        "gpus": gpus,
+    }
+
+
+def _said(path: Path, name: str) -> str:
+    """What the first line ``name: value`` of a system file says."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), "")
 
 
 def hashed(files: Mapping[str, Sequence[Path]], *, start: Path) -> dict[str, dict[str, str]]:

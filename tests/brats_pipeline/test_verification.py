@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,12 @@ def test_a_reference_that_was_replaced_or_is_gone_is_named(tree: Path) -> None:
 def test_the_manifest_tells_what_another_person_needs(made: Path) -> None:
     manifest = json.loads((made / "report" / "manifest.json").read_text())
     assert {"call", "versions", "hardware", "seeds", "dataset_sha256", "predictions", "references"} <= manifest.keys()
+    machine = manifest["hardware"]
+    assert machine["cores"] == os.cpu_count()
+    if Path("/proc/cpuinfo").is_file() and "model name" in Path("/proc/cpuinfo").read_text():
+        assert machine["processor"] in Path("/proc/cpuinfo").read_text()
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        assert machine["memory_gib"] == pytest.approx(pages * size / 2**30, rel=0.02)
     assert {"cases.csv", "summary.json", "report.html"} <= manifest["outputs"].keys()
     assert manifest["call"]["rules"] == "brats2023-gli"
     assert str(made) not in json.dumps(manifest), "no path of this machine"
