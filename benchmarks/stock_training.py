@@ -38,8 +38,9 @@ from monai.transforms import (
     RandSpatialCropd,
 )
 
-from benchmarks.training import endless, machine, open_training
+from benchmarks.training import machine, open_training
 from brats_pipeline.cases import find_cases
+from brats_pipeline.rehearsal import endless_batches
 from transforms.labels import MODALITIES
 
 PATCH = (224, 224, 144)
@@ -98,7 +99,7 @@ def our_trainer(data: Path, run: Path, overrides: dict[str, Any]) -> tuple[Any, 
     """The bundle's trainer and its batches, cases prepared."""
     parsed = open_training("brats_glioma_3d", data, run, overrides).parser.get_parsed_content
     parsed("train::dataset").load()
-    return parsed("train::trainer"), endless(parsed("train::dataloader"), parsed("train::dataset"))
+    return parsed("train::trainer"), endless_batches(parsed("train::dataloader"), parsed("train::dataset"))
 
 
 def voxels_per_second(trainer: Any, batches: Iterator[Any], steps: int) -> float:

@@ -16,7 +16,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import yaml
 from brats_pipeline.bundles import bundle_path, freeze_bundle, open_workflow, wanted_modalities
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.datalist import unsplit_cases, write_datalist
+from brats_pipeline.rehearsal import endless_batches
 
 
 def open_training(bundle: str, data: Path, run: Path, overrides: dict[str, Any]) -> Any:
@@ -36,15 +37,6 @@ def open_training(bundle: str, data: Path, run: Path, overrides: dict[str, Any])
     write_datalist(unsplit_cases(cases, modalities=wanted_modalities(source, overrides)), run / "datalist.json")
     runtime = {"data_list_file_path": str(run / "datalist.json"), "max_epochs": 1000}
     return open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime)
-
-
-def endless(loader: Any, dataset: Any) -> Iterator[Any]:
-    """Batches of epoch after epoch."""
-    epoch = 0
-    while True:
-        epoch += 1
-        dataset.set_epoch(epoch)
-        yield from loader
 
 
 def timed(step: Callable[[], object], repeats: int) -> list[float]:
@@ -78,7 +70,7 @@ def compare(workflow: Any, *, steps: int, rounds: int) -> dict[str, Any]:
     started = time.perf_counter()
     dataset.load()
     loaded = time.perf_counter() - started
-    batches = endless(loader, dataset)
+    batches = endless_batches(loader, dataset)
     fixed = next(batches)
     samples: dict[str, list[float]] = {"network": [], "training": []}
     for turn in range(rounds + 1):

@@ -120,7 +120,7 @@ def _measure(parsed: Any, steps: int) -> Rehearsal:
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
-    with closing(_endless(parsed("train::dataloader"), dataset)) as batches:
+    with closing(endless_batches(parsed("train::dataloader"), dataset)) as batches:
         for _ in range(WARM_UP + steps):
             started = time.perf_counter()
             trainer._iteration(trainer, next(batches))
@@ -158,7 +158,7 @@ def _validation_seconds(parsed: Any, validation: Any) -> float:
     return len(validation) * (time.perf_counter() - started)
 
 
-def _endless(loader: Any, dataset: Any) -> Generator[Any]:
+def endless_batches(loader: Any, dataset: Any) -> Generator[Any]:
     """Batches of epoch after epoch; where epochs are short, a few steps need several."""
     epoch = 0
     while True:
