@@ -40,7 +40,7 @@ from monai.transforms import (
 
 from benchmarks.training import machine, open_training
 from brats_pipeline.cases import find_cases
-from brats_pipeline.rehearsal import endless_batches
+from brats_pipeline.training.rehearsal import endless_batches
 from transforms.labels import MODALITIES
 
 PATCH = (224, 224, 144)

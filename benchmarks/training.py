@@ -25,8 +25,8 @@ import yaml
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle, open_workflow, wanted_modalities
 from brats_pipeline.cases import decide_conventions, find_cases
-from brats_pipeline.datalist import unsplit_cases, write_datalist
-from brats_pipeline.rehearsal import endless_batches
+from brats_pipeline.data.datalist import unsplit_cases, write_datalist
+from brats_pipeline.training.rehearsal import endless_batches
 
 
 def open_training(bundle: str, data: Path, run: Path, overrides: dict[str, Any]) -> Any:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from brats_pipeline.cases import find_cases
-from brats_pipeline.datalist import split_cases, training_items, write_datalist
+from brats_pipeline.data.datalist import split_cases, training_items, write_datalist
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.evaluation import Evaluation, evaluate
+from brats_pipeline.evaluation.evaluate import Evaluation, evaluate
+from brats_pipeline.inference.segment import segment
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.progress import case_bar, growing_bar, training_bar
-from brats_pipeline.segmentation import segment
-from brats_pipeline.training import train
+from brats_pipeline.training.train import train
 
 WANTED_WT_DICE = 0.8
 BUNDLE = "brats_glioma_3d"

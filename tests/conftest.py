@@ -75,7 +75,7 @@ def own_cohort(cohort: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run trained on ``cohort``: it has learned a little, and must not be changed."""
-    from brats_pipeline.training import train
+    from brats_pipeline.training.train import train
 
     return train(
         "brats_glioma_3d",
@@ -90,7 +90,7 @@ def run(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def predictions(run: Path, cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Label maps of all of ``cohort`` by ``run``; must not be changed."""
-    from brats_pipeline.segmentation import segment
+    from brats_pipeline.inference.segment import segment
 
     return segment([cohort], tmp_path_factory.mktemp("segment") / "predictions", bundle=run, device="cpu").out
 

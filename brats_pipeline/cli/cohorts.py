@@ -53,8 +53,8 @@ def inspect_command(
 ) -> int:
     """Recognise the layout, list the cases, name every defect; of several folders, name the patients they share."""
     from brats_pipeline.cases.identity import find_shared
+    from brats_pipeline.data.fingerprint import inspect_cases
     from brats_pipeline.files import write_atomically
-    from brats_pipeline.fingerprint import inspect_cases
     from brats_pipeline.progress import case_bar
 
     cases = cases_below(data, convention, patients)
@@ -110,8 +110,8 @@ def split_command(
 ) -> int:
     """Write a datalist with patient-grouped folds, stratified by tumour volume."""
     from brats_pipeline.cases.identity import find_shared
-    from brats_pipeline.datalist import split_cases, write_datalist
-    from brats_pipeline.fingerprint import check_headers
+    from brats_pipeline.data.datalist import split_cases, write_datalist
+    from brats_pipeline.data.fingerprint import check_headers
     from brats_pipeline.progress import case_bar
 
     cases = cases_below(data, convention, patients)

@@ -39,7 +39,7 @@ def evaluate_command(
     --out gets report.html (one file, opens offline), report.md, cases.csv, lesions.csv (slices.csv for slices),
     summary.json, figures/ as PNG and SVG, and manifest.json, with which `report verify` makes the figures again.
     """
-    from brats_pipeline.evaluation import evaluate
+    from brats_pipeline.evaluation.evaluate import evaluate
     from brats_pipeline.progress import case_bar
 
     total = len([*predictions.glob("*.nii*"), *{path.parent for path in predictions.glob("*/*_mask.tif")}]) or None
@@ -69,12 +69,12 @@ def report_verify(
     as_json: Json = False,
 ) -> int:
     """Make a report's figures again from its predictions and name each difference."""
-    from brats_pipeline.manifest import read_manifest
+    from brats_pipeline.evaluation.manifest import read_manifest
 
     if read_manifest(out)["call"].get("command") == "study":
         from brats_pipeline.studies.verifying import verify_study as verify
     else:
-        from brats_pipeline.verification import verify_report as verify
+        from brats_pipeline.evaluation.verification import verify_report as verify
 
     found = verify(out, workers=workers)
     differences = [*found.files, *found.figures]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brats_pipeline.evaluation import Evaluation
+    from brats_pipeline.evaluation.evaluate import Evaluation
 
 DISCLAIMER = "Research software, not a medical device."
 PIPE_WIDTH = 1000

@@ -32,8 +32,8 @@ def segment_command(
     quiet: Quiet = False,
 ) -> int:
     """Write a label map for every case, in the space of its own T1c."""
+    from brats_pipeline.inference.segment import segment
     from brats_pipeline.progress import growing_bar
-    from brats_pipeline.segmentation import segment
 
     files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
     if bool(files) == bool(inputs):

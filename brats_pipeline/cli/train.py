@@ -53,7 +53,7 @@ def train_command(
 ) -> int:
     """Train a bundle; the run that comes out is a bundle with weights."""
     from brats_pipeline.progress import training_bar
-    from brats_pipeline.training import rehearse_training, train
+    from brats_pipeline.training.train import rehearse_training, train
 
     if fold not in (None, "all") and not fold.isdigit():
         raise PipelineError(f"--fold is {fold!r}; give the number of a fold, or `all`")

@@ -14,7 +14,7 @@ from typing import IO, Any
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.cases.patients import read_patients, with_patients
-from brats_pipeline.datalist import case_items, read_whole_datalist, split_cases, write_datalist
+from brats_pipeline.data.datalist import case_items, read_whole_datalist, split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.studies.plan import Plan, as_json

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.cases import Case
-from brats_pipeline.datalist import Item, item_case
+from brats_pipeline.data.datalist import Item, item_case
 from brats_pipeline.files import write_atomically
-from brats_pipeline.inputs import inputs_of
+from brats_pipeline.inference.inputs import inputs_of
 from brats_pipeline.studies.checks import configuration_sha256
 from brats_pipeline.studies.plan import Arm, Plan
 

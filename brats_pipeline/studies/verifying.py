@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from brats_pipeline.manifest import file_sha256, read_manifest
+from brats_pipeline.evaluation.manifest import file_sha256, read_manifest
+from brats_pipeline.evaluation.verification import Verification, verify_report
 from brats_pipeline.studies.comparing import shared_rows
 from brats_pipeline.studies.gathering import gather
 from brats_pipeline.studies.merging import figures_of, tables
 from brats_pipeline.studies.opening import RECORD
 from brats_pipeline.studies.plan import read_plan
-from brats_pipeline.verification import Verification, verify_report
 
 
 def verify_study(out: str | Path, *, workers: int = 1) -> Verification:

@@ -135,7 +135,7 @@ def test_a_training_that_was_stopped_continues_as_if_it_had_not_been(
 def test_an_interrupt_that_a_layer_made_another_error_of_is_one_still(
     cohort: Path, run: Path, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from brats_pipeline.losses import DiceBCELoss
+    from brats_pipeline.training.losses import DiceBCELoss
 
     def stop(*_: Any) -> None:
         try:

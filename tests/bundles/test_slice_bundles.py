@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.evaluation import evaluate
+from brats_pipeline.evaluation.evaluate import evaluate
+from brats_pipeline.inference.segment import segment
 from brats_pipeline.phantom import write_cohort
-from brats_pipeline.segmentation import segment
-from brats_pipeline.training import train
+from brats_pipeline.training.train import train
 from networks import PSPNet
 
 SMALL = {"network_def::depth": 2, "network_def::features": 8, "precision": "float32"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from brats_pipeline.inference import SliceInferer
+from brats_pipeline.inference.inferers import SliceInferer
 from transforms.neighbours import SlabToChannelsd, neighbouring, slab_to_channels
 from transforms.patches import RandPatchd, RegionVoxelsd
 from transforms.presence import flag_presence

@@ -1,0 +1,1 @@
+"""Scoring label maps: matching files, running the metrics, the manifest, and making a report's figures again."""

@@ -1,0 +1,346 @@
+"""Segment cases with a bundle: a label map for each, in the space of its own first modality."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities, weights_path
+from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, is_stack, without_labels
+from brats_pipeline.data.datalist import case_items
+from brats_pipeline.data.fingerprint import check_headers
+from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.files import write_atomically
+from brats_pipeline.inference.inputs import inputs_of, other_origin
+from brats_pipeline.predictions import files_by_case, files_to_write, probability_file
+from transforms.labels import MODALITIES, misfit
+from transforms.nifti import strip_suffix
+
+SCHEMA_VERSION = 2
+RECORD = "run.json"
+SAVE_PROBABILITIES = "save_probabilities"
+LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
+
+
+@dataclass
+class Segmentation:
+    """What became of each case.
+
+    Args:
+        out: folder of the predictions.
+        bundle: what segmented them.
+        done: cases segmented by this call.
+        skipped: cases whose prediction from the same files by the same weights was there already.
+        failed: case to the reason why it has no prediction.
+        notes: case to what a reader of its prediction should know.
+    """
+
+    out: Path
+    bundle: Path
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
+    """A case made of one file per modality.
+
+    Args:
+        images: modality to file.
+        case_id: names the prediction; by default what the file names begin with, else their folder.
+
+    Raises:
+        PipelineError: a file does not exist, or is given for two modalities.
+    """
+    paths = {name: Path(images[name]).resolve() for name in MODALITIES if name in images}
+    for name, path in paths.items():
+        if not path.is_file():
+            raise PipelineError(f"--{name} {path}: there is no such file; give the path of a .nii or .nii.gz file")
+        twins = [other for other in paths if other != name and paths[other] == path]
+        if twins:
+            raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
+    if case_id is None:
+        common = os.path.commonprefix([strip_suffix(path.name) for path in paths.values()])  # noqa: RUF071 -- letters are meant
+        named = re.fullmatch(r"(.*\w)[-_. ]+\w*", common)  # up to the last separator: t1 and t2 share a letter
+        case_id = named[1] if named else next(iter(paths.values())).parent.name
+    sources = {name: Source(paths=(path,)) for name, path in paths.items()}
+    return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
+
+
+def segment(
+    inputs: Sequence[str | Path] | Mapping[str, str | Path],
+    out: str | Path,
+    *,
+    bundle: str | Path | None = None,
+    convention: str | None = None,
+    device: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    save_probabilities: bool = False,
+    on_start: Callable[[int], None] | None = None,
+    on_case: Callable[[str], None] | None = None,
+) -> Segmentation:
+    """Write ``OUT/<case_id>.nii.gz`` for every case of ``inputs``, and ``OUT/probabilities/<case_id>.npz`` on demand.
+
+    A case that cannot be used is passed over with its reason. Predictions that stand in ``out`` from the same files and
+    weights are kept, so that a second call does only what is missing or whose scan was replaced.
+
+    Args:
+        inputs: case folders or cohort folders; or one file per modality as ``{"t1c": ..., "t1": ..., ...}``.
+        out: folder of the predictions.
+        bundle: name or folder of a bundle or run; by default the bundle with weights for the layout.
+        convention: label convention to write; by default that of each input's layout.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
+        overrides: configuration id to value.
+        overwrite: segment again what is there already.
+        save_probabilities: also write the probability of every region; a case that lacks its file is segmented again.
+        on_start: called with the number of cases about to be segmented.
+        on_case: called after each case, segmented or failed, with its id.
+
+    Raises:
+        PipelineError: nothing can be segmented, or predictions by other weights, settings or conventions, or of
+            another case of the same id, lie in ``out``; nothing is written then.
+    """
+    given = (case_from_files(inputs),) if isinstance(inputs, Mapping) else find_cases(*map(Path, inputs))
+    cases = decide_conventions(without_labels(given), convention)
+    layouts = sorted({case.layout for case in cases})
+    root = bundle_path(bundle) if bundle is not None else bundle_for(layouts)
+    out = Path(out).resolve()
+    result = Segmentation(out=out, bundle=root)
+    # Label maps are the same with and without them, so they say nothing about what may lie in one folder.
+    overrides = dict(overrides or {})
+    save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
+
+    wanted = wanted_modalities(root, overrides)
+    regions = _regions_written(root, overrides)
+    if convention is not None and (refusal := misfit(convention, regions)):
+        raise PipelineError(refusal)
+    items: list[dict[str, Any]] = []
+    for case in cases:
+        defects = check_headers(case, wanted=wanted)
+        if not defects and case.convention and (refusal := misfit(case.convention, regions)):
+            defects = [refusal]
+        if defects:
+            result.failed[case.case_id] = "; ".join(defects)
+        else:
+            items += case_items([case], modalities=wanted)
+            sources = list(case.images.values())
+            if is_stack(sources[0]) and len(sources[0].paths) == 1:
+                result.notes[case.case_id] = LONE_SLICE
+    inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
+    identity = _identity(root, convention, overrides)
+    earlier = _earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
+    changed = {name for name, told in inputs_now.items() if name in earlier and earlier[name].get("inputs") != told}
+    if not overwrite:
+        result.skipped = [
+            item["case_id"]
+            for item in items
+            if item["case_id"] in earlier.keys() - changed
+            and all(path.is_file() for path in files_to_write(out, item, probabilities=save_probabilities))
+        ]
+        items = [item for item in items if item["case_id"] not in result.skipped]
+    started = time.monotonic()
+
+    def record(pending: Sequence[str] = ()) -> None:
+        _write_record(identity, earlier, inputs_now, result, pending, time.monotonic() - started)
+
+    def begin() -> None:
+        """Remove what stands for scans that are gone, then vouch for what is about to be written."""
+        _remove(out, changed)
+        for item in () if save_probabilities else items:
+            if (stale := probability_file(out, item["case_id"])).is_file():
+                stale.unlink()
+        record([str(item["case_id"]) for item in items])
+
+    try:
+        if items:
+            if on_start is not None:
+                on_start(len(items))
+            saving = {SAVE_PROBABILITIES: True} if save_probabilities else {}
+            _run(root, items, device, {**overrides, **saving}, result, begin, on_case)
+        _remove(out, earlier.keys() & result.failed.keys())
+    finally:
+        if result.done or result.skipped or result.failed:
+            record()
+        elif not earlier and out.is_dir() and [path.name for path in out.iterdir()] == [RECORD]:
+            (out / RECORD).unlink()
+            out.rmdir()
+    return result
+
+
+def _regions_written(root: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The regions that a bundle's network marks.
+
+    Raises:
+        PipelineError: the configuration does not say.
+    """
+    import yaml
+
+    path = root / "configs" / "inference.yaml"
+    try:
+        names = overrides.get("regions", yaml.safe_load(path.read_text(encoding="utf-8"))["regions"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise PipelineError(f"{path}: does not list the regions ({error}); restore the bundle") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PipelineError(f"regions are {names!r}; give a list of names such as [TC, WT, ET]")
+    return tuple(names)
+
+
+def _run(
+    root: Path,
+    items: Sequence[Mapping[str, Any]],
+    device: str | None,
+    overrides: Mapping[str, Any],
+    result: Segmentation,
+    begin: Callable[[], None],
+    on_case: Callable[[str], None] | None,
+) -> None:
+    """Hand the cases to the bundle's inference configuration; ``begin`` is called before the first of them."""
+    from ignite.engine import Events
+
+    with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
+        listing = Path(folder) / "datalist.json"
+        listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
+        runtime: dict[str, Any] = {**overrides, "data_list_file_path": str(listing), "output_dir": str(result.out)}
+        if device is not None:
+            runtime["device"] = f"$torch.device('{device}')"
+        workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime, changed=overrides)
+        with plain_errors(overrides):
+            evaluator = workflow.parser.get_parsed_content("evaluator")
+
+        def finished() -> None:
+            for case_id in evaluator.case_ids:
+                if case_id not in evaluator.failures:
+                    result.done.append(case_id)
+                if on_case is not None:
+                    on_case(case_id)
+
+        evaluator.add_event_handler(Events.STARTED, begin)
+        evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
+        try:
+            with plain_errors(overrides):
+                workflow.run()
+                workflow.finalize()
+        finally:
+            result.failed |= evaluator.failures
+
+
+def _remove(out: Path, case_ids: Collection[str]) -> None:
+    """Delete the predictions of these cases."""
+    for case_id, paths in files_by_case(out).items():
+        for path in paths if case_id in case_ids else ():
+            path.unlink()
+
+
+def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """What two calls must share for their predictions to lie in one folder."""
+    from brats_pipeline.weights import file_sha256
+
+    weights = weights_path(root)
+    if not weights.is_file():
+        raise PipelineError(
+            f"{root.name} has no weights ({weights} is missing); train it with "
+            f"`brats-pipeline train {root.name} --data DATA -o RUN`, then give --bundle RUN"
+        )
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        "weights_sha256": file_sha256(weights),
+        "configuration_sha256": file_sha256(root / "configs" / "inference.yaml"),
+        "convention": convention,
+        "overrides": dict(overrides),
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
+    return plain
+
+
+def _earlier_cases(
+    out: Path,
+    identity: Mapping[str, Any],
+    items: Sequence[Mapping[str, Any]],
+    inputs_now: Mapping[str, Mapping[str, Any]],
+    *,
+    overwrite: bool,
+) -> dict[str, Any]:
+    """The cases that earlier calls of the same identity recorded; predictions of any other are not mixed with ours.
+
+    With ``overwrite``, what others left for these cases is removed at once: a call that is interrupted must not leave
+    it to be taken for ours.
+    """
+    wanted = set(inputs_now)
+    for item in items:
+        scans = {Path(image).resolve() for image in item["image"]}
+        for path in files_to_write(out, item):
+            if path in scans:
+                raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
+    files = files_by_case(out)
+    there = set(files)
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        cases: dict[str, Any] = record["cases"]
+    except FileNotFoundError:
+        there &= wanted  # not a folder of ours: the other files are none of our business
+        record, cases = {}, {}
+    except (OSError, ValueError, KeyError, TypeError):
+        record, cases = {}, {}
+    differing = [key for key, value in identity.items() if record.get(key, "absent") != value]
+    if not differing:
+        for case_id in sorted(wanted & cases.keys() & there) if not overwrite else ():
+            if origin := other_origin(cases[case_id].get("inputs", {}), inputs_now[case_id]):
+                raise CaseError(
+                    case_id,
+                    f"{out} already holds a prediction for a case of this name, made from {origin}; choose another "
+                    "folder, or --overwrite",
+                )
+        return cases
+    if there:
+        why = f"that differ in {', '.join(differing)}" if record else f"without a {RECORD} that tells what made them"
+        if not overwrite:
+            raise PipelineError(f"{out} holds predictions {why}; choose another folder, or --overwrite")
+        if others := sorted(there - wanted):
+            raise PipelineError(
+                f"{out} holds predictions of other cases ({', '.join(others[:3])}) {why}, which would stay; "
+                "choose another folder"
+            )
+        for case_id in there:
+            for path in files[case_id]:
+                path.unlink()
+    return {}
+
+
+def _write_record(
+    identity: Mapping[str, Any],
+    earlier: Mapping[str, Any],
+    inputs_now: Mapping[str, Any],
+    result: Segmentation,
+    pending: Sequence[str],
+    seconds: float,
+) -> None:
+    """``run.json``: what segmented, and the status of every case with the files it is about.
+
+    A call that is killed leaves its record as it was at the start: the files of pending cases that are there by then
+    were made from these inputs.
+    """
+    status = {**earlier, **{name: {"status": "pending"} for name in pending}}
+    status |= {name: {"status": "done"} for name in (*result.skipped, *result.done)}
+    status |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
+    for name in (*pending, *result.skipped, *result.done, *result.failed):
+        status[name]["inputs"] = inputs_now[name]
+        if name in result.notes:
+            status[name]["note"] = result.notes[name]
+    record = {
+        **identity,
+        "bundle": result.bundle.name,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 2),
+        "cases": dict(sorted(status.items())),
+    }
+    write_atomically(result.out / RECORD, json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Training a bundle: what its configuration names, and the function behind ``brats-pipeline train``."""

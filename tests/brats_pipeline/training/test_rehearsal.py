@@ -1,0 +1,112 @@
+"""Estimates before a training: measured on the configuration that will run, and nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.training.rehearsal import Rehearsal
+from brats_pipeline.training.train import rehearse_training, train
+
+SMALL: dict[str, Any] = {
+    "spacing": [4.0] * 3,
+    "patch_size": [16] * 3,
+    "roi_size": [32] * 3,
+    "network_def::features": 4,
+    "network_def::norm": "instance",
+    "network_def::depth": 1,
+    "max_epochs": 6,
+    "patches_per_epoch": 5,
+    "val_interval": 4,
+    "precision": "float32",
+}
+TEN_SECONDS_AN_EPOCH = Rehearsal(
+    device="cpu",
+    parameters=1,
+    steps_per_second=2.0,
+    steps_per_epoch=16,
+    epochs=100,
+    validation_seconds=10.0,
+    validations=20,
+    cases=3,
+    case_bytes=300,
+    cache_dir=None,
+    peak_bytes=1,
+)
+"""8 s of steps, and 10 s of validation every fifth epoch."""
+
+
+def test_hours_are_steps_and_validations() -> None:
+    assert TEN_SECONDS_AN_EPOCH.seconds == 100 * 8 + 20 * 10
+
+
+def test_a_wall_time_holds_as_many_epochs_as_fit_with_their_share_of_validation() -> None:
+    assert TEN_SECONDS_AN_EPOCH.epochs_within(10) == 60
+    assert replace(TEN_SECONDS_AN_EPOCH, validation_seconds=0.0).epochs_within(10) == 75
+    assert TEN_SECONDS_AN_EPOCH.epochs_within(0.01) == 1
+
+
+def test_an_estimate_counts_what_is_there(cohort: Path, tmp_path: Path) -> None:
+    said = rehearse_training(
+        "brats_glioma_3d", data=cohort, folds=3, device="cpu", overrides={**SMALL, "cache_dir": str(tmp_path)}
+    )
+    assert (said.cases, said.epochs, said.steps_per_epoch, said.validations) == (6, 6, 3, 2)
+    assert said.steps_per_second > 0
+    assert said.validation_seconds > 0
+    # Phantom heads fill about half of 44 x 48 x 40; four modalities of int16 or uint8 and three regions of uint8.
+    assert 6 * 7 * 44 * 48 * 40 / 8 < said.case_bytes < 6 * 11 * 44 * 48 * 40 * 1.2
+    assert said.peak_bytes > 2**26
+    assert said.cache_dir == str(tmp_path)
+    assert "6 epochs" in "\n".join(said.lines())
+
+
+def test_a_dry_run_prints_the_estimate_and_leaves_nothing(
+    command: Callable[..., Any], cohort: Path, tmp_path: Path
+) -> None:
+    settings = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    done = command("train", "brats_glioma_3d", "--data", cohort, "-o", tmp_path / "run", "--dry-run", *settings)
+    assert done.code == 0, done.err
+    for word in ("M parameters on cpu", "a second", "6 epochs", "prepared", "GiB", " h"):
+        assert word in done.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_for_some_minutes_sets_as_many_epochs_as_fit_and_says_so(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rehearsal, "epochs_within", lambda self, minutes: 2 if minutes == 7 else 0)
+    result = train("brats_glioma_3d", tmp_path / "run", data=cohort, folds=3, device="cpu", overrides=SMALL, minutes=7)
+    assert result.epochs == 2
+    assert yaml.safe_load((result.run / "configs" / "train.yaml").read_text())["max_epochs"] == 2
+    assert json.loads((result.run / "run.json").read_text())["minutes"] == 7
+
+
+def test_what_prepared_cases_take_is_said_before_they_are_kept(cohort: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    overrides = {**SMALL, "max_epochs": 1, "cache_dir": str(tmp_path / "cache")}
+    for out in ("one", "other"):
+        train(
+            "brats_glioma_3d",
+            tmp_path / out,
+            data=cohort,
+            folds=3,
+            device="cpu",
+            overrides=overrides,
+            on_note=said.append,
+        )
+    assert [text.split(" takes")[0] for text in said] == ["preparing 4 cases", "preparing 2 cases"]
+    one, other = (torch.load(tmp_path / out / "models" / "model.pt", weights_only=True) for out in ("one", "other"))
+    assert all(torch.equal(one[name], other[name]) for name in one), "cases from the cache train the same network"
+
+
+def test_an_impossible_fold_is_refused_as_in_training(cohort: Path) -> None:
+    with pytest.raises(PipelineError, match="fold"):
+        rehearse_training("brats_glioma_3d", data=cohort, folds=3, fold=7, device="cpu", overrides=SMALL)
