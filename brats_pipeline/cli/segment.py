@@ -28,6 +28,10 @@ def segment_command(
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write the probability of each region (float16, .npz).")
     ] = False,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Segment a case that lacks modalities, by a network trained for it."),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -48,13 +52,14 @@ def segment_command(
             overrides=overrides_of(settings),
             overwrite=overwrite,
             save_probabilities=save_probabilities,
+            allow_missing=allow_missing,
             on_start=on_start,
             on_case=on_case,
         )
     for case_id, reason in result.failed.items():
         complain(f"{case_id}: {reason}")
     if as_json:
-        names = ("done", "skipped", "failed", "notes")
+        names = ("done", "skipped", "failed", "notes", "missing")
         print(json.dumps({"out": str(result.out), **{name: getattr(result, name) for name in names}}))  # noqa: T201
     else:
         for case_id, note in result.notes.items():

@@ -1,14 +1,64 @@
-"""What a prediction was made from: the files of a case, recognised by path, size and time of change."""
+"""What a prediction is made from: which cases, which of their modalities, and how their files are recognised."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from brats_pipeline.cases import Case, Source
 from brats_pipeline.cases.stacks import is_stack
+from brats_pipeline.errors import PipelineError
+from transforms.labels import MODALITIES
+
+
+def chosen(cases: Sequence[Case], only: Collection[str] | None) -> list[Case]:
+    """The cases of these ids, in their order; all of them for None.
+
+    Raises:
+        PipelineError: one of them is not there.
+    """
+    if only is None:
+        return list(cases)
+    if absent := sorted(set(only) - {case.case_id for case in cases}):
+        raise PipelineError(f"there is no case {', '.join(absent[:3])} among the {len(cases)} that were found")
+    return [case for case in cases if case.case_id in only]
+
+
+def without_modalities(case: Case, names: Collection[str]) -> Case:
+    """The same case as if these modalities had not been acquired.
+
+    Raises:
+        PipelineError: there is no such modality.
+    """
+    if unknown := sorted(set(names) - set(MODALITIES)):
+        raise PipelineError(f"there is no modality {', '.join(unknown)}; known: {', '.join(MODALITIES)}")
+    return replace(case, images={name: source for name, source in case.images.items() if name not in names})
+
+
+def refuse_untrained(bundle: Path) -> None:
+    """Refuse to leave modalities out for a network that has never seen a scan without one.
+
+    Raises:
+        PipelineError: the bundle's ``train.yaml`` has no ``modality_dropout`` above 0.
+    """
+    import yaml
+
+    path = bundle / "configs" / "train.yaml"
+    try:
+        share = yaml.safe_load(path.read_text(encoding="utf-8")).get("modality_dropout")
+    except (OSError, yaml.YAMLError, AttributeError) as error:
+        raise PipelineError(
+            f"{path}: does not say how the network was trained ({error}); restore the bundle"
+        ) from error
+    if not isinstance(share, int | float) or share <= 0:
+        raise PipelineError(
+            f"{bundle.name} was trained without modality dropout (modality_dropout: {share} in {path}), so a missing "
+            "modality would mislead it; train one with `--set modality_dropout=0.2 --set presence_flags=true`, or give "
+            "a case with every modality"
+        )
 
 
 def inputs_of(case: Case, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:

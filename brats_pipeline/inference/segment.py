@@ -14,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities, weights_path
-from brats_pipeline.cases import Case, Source, decide_conventions, find_cases, is_stack, without_labels
+from brats_pipeline.cases import (
+    Case,
+    Source,
+    decide_conventions,
+    find_cases,
+    is_stack,
+    missing_modalities,
+    without_labels,
+)
 from brats_pipeline.data.datalist import case_items
 from brats_pipeline.data.fingerprint import check_headers
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import write_atomically
-from brats_pipeline.inference.inputs import inputs_of, other_origin
+from brats_pipeline.inference.inputs import chosen, inputs_of, other_origin, refuse_untrained, without_modalities
 from brats_pipeline.predictions import files_by_case, files_to_write, probability_file
 from transforms.labels import MODALITIES, misfit
 from transforms.nifti import strip_suffix
@@ -27,6 +35,8 @@ from transforms.nifti import strip_suffix
 SCHEMA_VERSION = 2
 RECORD = "run.json"
 SAVE_PROBABILITIES = "save_probabilities"
+ALLOW_MISSING = "allow_missing"
+LESS_SEEN = "which may cost accuracy: compare with cases that have every modality"
 LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
 
 
@@ -41,6 +51,7 @@ class Segmentation:
         skipped: cases whose prediction from the same files by the same weights was there already.
         failed: case to the reason why it has no prediction.
         notes: case to what a reader of its prediction should know.
+        missing: case to the modalities that it was segmented without.
     """
 
     out: Path
@@ -49,6 +60,7 @@ class Segmentation:
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
@@ -86,6 +98,9 @@ def segment(
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     save_probabilities: bool = False,
+    allow_missing: bool = False,
+    without: Collection[str] = (),
+    only: Collection[str] | None = None,
     on_start: Callable[[int], None] | None = None,
     on_case: Callable[[str], None] | None = None,
 ) -> Segmentation:
@@ -103,6 +118,9 @@ def segment(
         overrides: configuration id to value.
         overwrite: segment again what is there already.
         save_probabilities: also write the probability of every region; a case that lacks its file is segmented again.
+        allow_missing: segment a case that lacks modalities without them, by a network that was trained for it.
+        without: modalities that are left out of every case as if they were missing, see ``allow_missing``.
+        only: ids of the cases to segment; by default all that are found.
         on_start: called with the number of cases about to be segmented.
         on_case: called after each case, segmented or failed, with its id.
 
@@ -119,23 +137,32 @@ def segment(
     # Label maps are the same with and without them, so they say nothing about what may lie in one folder.
     overrides = dict(overrides or {})
     save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
+    allow_missing = bool(overrides.pop(ALLOW_MISSING, False)) or allow_missing or bool(without)
 
     wanted = wanted_modalities(root, overrides)
+    if allow_missing:
+        refuse_untrained(root)
+    cases = [without_modalities(case, without) for case in chosen(cases, only)]
     regions = _regions_written(root, overrides)
     if convention is not None and (refusal := misfit(convention, regions)):
         raise PipelineError(refusal)
     items: list[dict[str, Any]] = []
     for case in cases:
-        defects = check_headers(case, wanted=wanted)
+        missing = missing_modalities(case, wanted) if allow_missing else ()
+        needed = [name for name in wanted if name not in missing] or wanted
+        defects = check_headers(case, wanted=needed)
         if not defects and case.convention and (refusal := misfit(case.convention, regions)):
             defects = [refusal]
         if defects:
             result.failed[case.case_id] = "; ".join(defects)
         else:
-            items += case_items([case], modalities=wanted)
+            items += case_items([case], modalities=needed)
+            if missing:
+                result.missing[case.case_id] = missing
+                result.notes[case.case_id] = f"segmented without {', '.join(missing)}, {LESS_SEEN}"
             sources = list(case.images.values())
             if is_stack(sources[0]) and len(sources[0].paths) == 1:
-                result.notes[case.case_id] = LONE_SLICE
+                result.notes[case.case_id] = "; ".join(filter(None, (result.notes.get(case.case_id), LONE_SLICE)))
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
     identity = _identity(root, convention, overrides)
     earlier = _earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
@@ -165,8 +192,9 @@ def segment(
         if items:
             if on_start is not None:
                 on_start(len(items))
-            saving = {SAVE_PROBABILITIES: True} if save_probabilities else {}
-            _run(root, items, device, {**overrides, **saving}, result, begin, on_case)
+            switches = {SAVE_PROBABILITIES: save_probabilities, ALLOW_MISSING: allow_missing}
+            switched = {name: True for name, on in switches.items() if on}
+            _run(root, items, device, {**overrides, **switched}, result, begin, on_case)
         _remove(out, earlier.keys() & result.failed.keys())
     finally:
         if result.done or result.skipped or result.failed:
@@ -336,6 +364,8 @@ def _write_record(
         status[name]["inputs"] = inputs_now[name]
         if name in result.notes:
             status[name]["note"] = result.notes[name]
+        if name in result.missing:
+            status[name]["missing"] = list(result.missing[name])
     record = {
         **identity,
         "bundle": result.bundle.name,
