@@ -1,12 +1,19 @@
-"""Writing files so that nobody ever sees half of one. Standard library only."""
+"""Writing files so that nobody ever sees half of one, and telling them apart. Standard library only."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from brats_pipeline.errors import PipelineError
+
+
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:

@@ -26,7 +26,7 @@ from brats_pipeline.cases import (
 from brats_pipeline.data.datalist import case_items
 from brats_pipeline.data.fingerprint import check_headers
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.files import write_atomically
+from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.inference.inputs import chosen, inputs_of, other_origin, refuse_untrained, without_modalities
 from brats_pipeline.predictions import files_by_case, files_to_write, probability_file
 from transforms.labels import MODALITIES, misfit
@@ -119,7 +119,8 @@ def segment(
         overwrite: segment again what is there already.
         save_probabilities: also write the probability of every region; a case that lacks its file is segmented again.
         allow_missing: segment a case that lacks modalities without them, by a network that was trained for it.
-        without: modalities that are left out of every case as if they were missing, see ``allow_missing``.
+        without: modalities that are left out of every case as if they were missing, whatever the network was trained
+            for: to see what they are worth.
         only: ids of the cases to segment; by default all that are found.
         on_start: called with the number of cases about to be segmented.
         on_case: called after each case, segmented or failed, with its id.
@@ -137,11 +138,12 @@ def segment(
     # Label maps are the same with and without them, so they say nothing about what may lie in one folder.
     overrides = dict(overrides or {})
     save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
-    allow_missing = bool(overrides.pop(ALLOW_MISSING, False)) or allow_missing or bool(without)
+    allow_missing = bool(overrides.pop(ALLOW_MISSING, False)) or allow_missing
 
     wanted = wanted_modalities(root, overrides)
     if allow_missing:
         refuse_untrained(root)
+    allow_missing = allow_missing or bool(without)
     cases = [without_modalities(case, without) for case in chosen(cases, only)]
     regions = _regions_written(root, overrides)
     if convention is not None and (refusal := misfit(convention, regions)):
@@ -271,8 +273,6 @@ def _remove(out: Path, case_ids: Collection[str]) -> None:
 
 def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """What two calls must share for their predictions to lie in one folder."""
-    from brats_pipeline.weights import file_sha256
-
     weights = weights_path(root)
     if not weights.is_file():
         raise PipelineError(

@@ -12,7 +12,7 @@ from typing import Any
 
 from brats_pipeline.bundles import CHANGED_CONFIGS, bundle_path, network_overlay
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.evaluation.manifest import file_sha256
+from brats_pipeline.files import file_sha256
 from brats_pipeline.metrics import RULES, RegionScore
 from brats_pipeline.metrics.comparison import lower_is_better
 from brats_pipeline.studies.plan import Arm, Plan

@@ -15,8 +15,8 @@ from typing import Any
 from brats_pipeline.data.datalist import read_whole_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation.evaluate import evaluate
-from brats_pipeline.evaluation.manifest import file_sha256, read_manifest
-from brats_pipeline.files import write_atomically
+from brats_pipeline.evaluation.manifest import read_manifest
+from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.metrics import RegionScore
 from brats_pipeline.predictions import files_by_case
 from brats_pipeline.studies.opening import DATALIST

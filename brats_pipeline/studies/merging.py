@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from brats_pipeline.data.datalist import item_case, read_whole_datalist
-from brats_pipeline.evaluation.manifest import file_sha256, relative, versions, write_manifest
-from brats_pipeline.files import write_atomically
+from brats_pipeline.evaluation.manifest import relative, versions, write_manifest
+from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.metrics import RegionScore, Rules, rules_named
 from brats_pipeline.metrics.ranking import Ranking
 from brats_pipeline.metrics.statistics import RESAMPLES

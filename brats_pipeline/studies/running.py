@@ -11,6 +11,7 @@ from typing import Any
 
 from brats_pipeline.data.datalist import item_case, read_whole_datalist, write_datalist
 from brats_pipeline.errors import PipelineError, root_cause, was_interrupted
+from brats_pipeline.files import file_sha256
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.progress import growing_bar, training_bar
 from brats_pipeline.studies.losing import loss_of_run
@@ -18,7 +19,6 @@ from brats_pipeline.studies.opening import DATALIST, claimed
 from brats_pipeline.studies.plan import Plan
 from brats_pipeline.studies.units import Unit, own_bundle, tested, without_fold
 from brats_pipeline.training.train import train
-from brats_pipeline.weights import file_sha256
 
 NO_PARAMETERS = ("running_mean", "running_var", "num_batches_tracked")
 """Ends of the names in a state dict that no optimiser changes."""

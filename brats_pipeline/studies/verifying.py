@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
 
-from brats_pipeline.evaluation.manifest import file_sha256, read_manifest
+from brats_pipeline.evaluation.manifest import read_manifest
 from brats_pipeline.evaluation.verification import Verification, verify_report
+from brats_pipeline.files import file_sha256
 from brats_pipeline.studies.comparing import shared_rows
 from brats_pipeline.studies.gathering import gather
 from brats_pipeline.studies.merging import figures_of, tables

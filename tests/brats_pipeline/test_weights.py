@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.weights import file_sha256, load_weights, read_checkpoint, write_checkpoint
+from brats_pipeline.files import file_sha256
+from brats_pipeline.weights import load_weights, read_checkpoint, write_checkpoint
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -117,6 +117,11 @@ def test_a_network_that_never_saw_a_case_without_it_refuses_and_says_how_to_trai
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_modality_is_worth_to_any_network_can_be_asked(cohort: Path, run: Path, tmp_path: Path) -> None:
+    result = segment([cohort], tmp_path / "out", bundle=run, device="cpu", without=["flair"], only=[CASE])
+    assert (result.done, result.missing) == ([CASE], {CASE: ("flair",)})
+
+
 def test_leaving_out_everything_leaves_nothing_to_segment(cohort: Path, forgiving: Path, tmp_path: Path) -> None:
     every = ["t1c", "t1", "t2", "flair"]
     result = segment([cohort], tmp_path / "out", bundle=forgiving, device="cpu", without=every, only=[CASE])

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from brats_pipeline.bundles import bundle_path
-from brats_pipeline.evaluation.manifest import file_sha256
+from brats_pipeline.files import file_sha256
 from brats_pipeline.studies.opening import claimed
 from brats_pipeline.studies.study import study
 
