@@ -34,22 +34,43 @@ def _resampled_from(operation: Mapping[str, Any]) -> Tensor | None:
     return None if source is None else torch.as_tensor(source).double()
 
 
+def thresholds_for(threshold: float | Sequence[float], regions: int) -> list[float]:
+    """One threshold for each region.
+
+    Raises:
+        ValueError: one is not between 0 and 1, or there is another number of them than of regions.
+    """
+    limits = [float(threshold)] if isinstance(threshold, int | float) else [float(one) for one in threshold]
+    if not all(0 < one < 1 for one in limits):
+        raise ValueError(f"threshold is {threshold}; probabilities lie between 0 and 1")
+    if len(limits) not in (1, regions):
+        raise ValueError(f"{len(limits)} thresholds for {regions} regions; give one for all, or one for each")
+    return limits * regions if len(limits) == 1 else limits
+
+
+def logit_of(probability: float) -> float:
+    """The logit whose sigmoid is ``probability``."""
+    return math.log(probability / (1 - probability))
+
+
 class RestoreRegionsd(MapTransform):
     """Replace logits ``(R, *network grid)`` by regions ``(R, *scan grid)``: 1 where a probability reaches a threshold.
 
     Where the preprocessing only moved voxels (turned, mirrored, cropped), the threshold comes first and bytes travel
     back. Where it interpolated, the probabilities travel back, one region at a time, and the threshold comes behind.
     Either way the result is that of inverting all probabilities (``Activationsd``, ``Invertd``, ``AsDiscreted``).
+    Bytes are regions already, which an inferer made at the same thresholds, and only travel back.
 
     Args:
-        keys: the logits.
+        keys: the logits; or regions as bytes, where voxels were only moved and no probabilities are left.
         transform: the preprocessing, whose inverse is the way back.
         orig_keys: the preprocessed image, which knows what was done to it.
         threshold: of the probability, one for all regions or one for each.
         probabilities_key: also leave the probabilities ``(R, *scan grid)``, float32, under this key; None: do not.
 
     Raises:
-        ValueError: a threshold outside 0 to 1, or another number of them than of regions.
+        ValueError: a threshold outside 0 to 1, or another number of them than of regions; or bytes where logits are
+            needed.
     """
 
     def __init__(
@@ -63,11 +84,8 @@ class RestoreRegionsd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.thresholds = (
-            [float(threshold)] if isinstance(threshold, int | float) else [float(one) for one in threshold]
-        )
-        if not all(0 < one < 1 for one in self.thresholds):
-            raise ValueError(f"threshold is {threshold}; probabilities lie between 0 and 1")
+        thresholds_for(threshold, 1 if isinstance(threshold, int | float) else len(threshold))  # refuses
+        self.threshold = threshold
         self.orig_key = orig_keys
         self.transform = transform
         # Even a resampling that changes nothing would turn bytes into floats.
@@ -78,27 +96,27 @@ class RestoreRegionsd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             logits = item[key] if isinstance(item[key], MetaTensor) else MetaTensor(item[key])
-            limits = self._limits(len(logits))
+            limits = thresholds_for(self.threshold, len(logits))
+            moved = not interpolated(item[self.orig_key])
+            if logits.dtype == torch.uint8 and (self.probabilities_key is not None or not moved):
+                raise ValueError(
+                    f"{key} holds regions already, but probabilities are to be "
+                    f"{'interpolated' if self.probabilities_key is None else 'kept'}; let the inferer keep logits"
+                )
             if self.probabilities_key is not None:
                 item[self.probabilities_key] = self._back(logits.float().sigmoid(), item, nearest=False)
-            if interpolated(item[self.orig_key]):
+            if not moved:
                 regions = [
                     self._back(one[None].float().sigmoid(), item, nearest=False) >= limit
                     for one, limit in zip(logits, limits, strict=True)
                 ]
                 item[key] = torch.cat(regions).byte()
-            else:
-                levels = [math.log(limit / (1 - limit)) for limit in limits]
-                regions = [one >= level for one, level in zip(logits, levels, strict=True)]
-                item[key] = self._back(torch.stack(regions).byte(), item, nearest=True)
+                continue
+            if logits.dtype != torch.uint8:
+                regions = [one >= logit_of(limit) for one, limit in zip(logits, limits, strict=True)]
+                logits = torch.stack(regions).byte()
+            item[key] = self._back(logits, item, nearest=True)
         return item
-
-    def _limits(self, regions: int) -> list[float]:
-        if len(self.thresholds) not in (1, regions):
-            raise ValueError(
-                f"{len(self.thresholds)} thresholds for {regions} regions; give one for all, or one for each"
-            )
-        return self.thresholds * regions if len(self.thresholds) == 1 else self.thresholds
 
     def _back(self, values: Tensor, item: Mapping[Hashable, Any], *, nearest: bool) -> Tensor:
         """Invert the preprocessing of the image on ``values``; ``nearest``: only what moved voxels."""

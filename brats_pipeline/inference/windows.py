@@ -92,6 +92,8 @@ def blend_windows(
     mode: str = "gaussian",
     batch: int = 1,
     skip_air: bool = True,
+    sums: torch.dtype = torch.float32,
+    place: torch.device | None = None,
 ) -> Iterator[tuple[slice, Tensor | None]]:
     """Logits of a padded image, slab by slab: memory holds the logits of one row of windows, not of the volume.
 
@@ -102,15 +104,19 @@ def blend_windows(
         mode: ``gaussian`` or ``constant`` weights within a window.
         batch: windows that are run at a time.
         skip_air: leave out windows in which every channel is 0 everywhere; there the logits are :data:`NOTHING`.
+        sums: number format of the weighted sums, float32 or float16.
+        place: where the sums are made; by default on the device of the image.
 
     Yields:
-        The rows of a slab and its logits ``(R, rows, *rest)``, in order, without gaps; None instead of logits before
-        the first window was run.
+        The rows of a slab and its logits ``(R, rows, *rest)``, float32, in order, without gaps; None instead of logits
+        before the first window was run.
     """
-    weight = compute_importance_map(grid.sides, mode=mode, device=image.device, dtype=torch.float32)
+    place = image.device if place is None else place
+    weight = compute_importance_map(grid.sides, mode=mode, device=place, dtype=torch.float32)
+    scale = weight.to(sums)
     rest = image.shape[3:]
     total: Tensor | None = None
-    weights = torch.zeros(grid.sides[0], *rest, device=image.device)
+    weights = torch.zeros(grid.sides[0], *rest, device=place)
     for row, first in enumerate(grid.starts[0]):
         boxes = [
             tuple(slice(start, start + side) for start, side in zip(place, grid.sides[1:], strict=True))
@@ -121,29 +127,30 @@ def blend_windows(
             boxes = [box for box in boxes if bool(crop(slab, box).any())]
         for number in range(0, len(boxes), batch):
             chosen = boxes[number : number + batch]
-            logits = run(torch.cat([crop(slab, box) for box in chosen]))
+            logits = run(torch.cat([crop(slab, box) for box in chosen])).to(place, sums)
             if total is None:
-                total = torch.zeros(logits.shape[1], grid.sides[0], *rest, device=image.device)
+                total = torch.zeros(logits.shape[1], grid.sides[0], *rest, device=place, dtype=sums)
             for box, said in zip(chosen, logits, strict=True):
-                crop(total, box).addcmul_(said, weight)
+                crop(total, box).addcmul_(said, scale)
                 crop(weights, box).add_(weight)
         last = row + 1 == len(grid.starts[0])
         done = grid.sides[0] if last else grid.starts[0][row + 1] - first
         yield slice(first, first + done), None if total is None else _finish(total[:, :done], weights[:done])
         if not last:
-            total = None if total is None else _advance(total, 1, done)
-            weights = _advance(weights, 0, done)
+            if total is not None:
+                _advance(total, 1, done)
+            _advance(weights, 0, done)
 
 
 def _finish(total: Tensor, weights: Tensor) -> Tensor:
     """The weighted mean, and :data:`NOTHING` where there is no weight."""
-    mean = total / weights.clamp_min(torch.finfo(torch.float32).tiny)
+    mean = total / weights.clamp_min(torch.finfo(torch.float32).tiny)  # float32, even of sums in half of it
     return mean.masked_fill_(weights == 0, NOTHING)
 
 
-def _advance(buffer: Tensor, axis: int, rows: int) -> Tensor:
+def _advance(buffer: Tensor, axis: int, rows: int) -> None:
     """Move the rows that are not finished to the front, and clear the others."""
     kept = buffer.shape[axis] - rows
-    moved = torch.zeros_like(buffer)
-    moved.narrow(axis, 0, kept).copy_(buffer.narrow(axis, rows, kept))
-    return moved
+    unfinished = buffer.narrow(axis, rows, kept)
+    buffer.narrow(axis, 0, kept).copy_(unfinished if kept <= rows else unfinished.clone())
+    buffer.narrow(axis, kept, rows).zero_()

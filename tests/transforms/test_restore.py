@@ -85,3 +85,20 @@ def test_thresholds_that_cannot_be_are_refused() -> None:
     chain, item = case(AFFINES["as it is"])
     with pytest.raises(ValueError, match="2 thresholds for 3 regions"):
         RestoreRegionsd("pred", transform=chain, threshold=[0.5, 0.5])(item)
+
+
+@pytest.mark.parametrize("name", ["as it is", "turned", "nearly 1 mm"])
+def test_regions_that_come_as_bytes_travel_back_as_those_of_logits_do(name: str) -> None:
+    chain, item = case(AFFINES[name])
+    restore = RestoreRegionsd("pred", transform=chain, threshold=0.3)
+    logits = item["pred"]
+    bytes_of = MetaTensor((logits.as_tensor().sigmoid() >= 0.3).byte(), meta=logits.meta)
+    assert torch.equal(restore({**item, "pred": bytes_of})["pred"], restore(item)["pred"])
+
+
+def test_bytes_are_refused_where_probabilities_are_needed() -> None:
+    for name, more, why in (("thick slices", {}, "interpolated"), ("turned", {"probabilities_key": "said"}, "kept")):
+        chain, item = case(AFFINES[name])
+        item["pred"] = MetaTensor(torch.ones_like(item["pred"]).byte(), meta=item["pred"].meta)
+        with pytest.raises(ValueError, match=f"pred holds regions already, but probabilities are to be {why}"):
+            RestoreRegionsd("pred", transform=chain, **more)(item)
