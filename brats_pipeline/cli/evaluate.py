@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from brats_pipeline.cli.options import ConventionName, Json, Out, Quiet, Workers, as_request
+from brats_pipeline.cli.options import ConventionName, Json, Out, Patients, Quiet, Workers, as_request
 from brats_pipeline.cli.printing import complain, print_evaluation, say
 
 # Spelled out and not read from the table, which would cost the help page an import of SciPy; a test compares them.
@@ -29,6 +29,7 @@ def evaluate_command(
         Path | None,
         typer.Option(help="Folder of <case_id>.npz; by default `probabilities` in that of the predictions."),
     ] = None,
+    patients: Patients = None,
     images: Annotated[bool, typer.Option(help="Show the scans in the report.")] = True,
     workers: Workers = 2,
     as_json: Json = False,
@@ -52,6 +53,7 @@ def evaluate_command(
             convention=convention,
             prediction_convention=prediction_convention,
             probabilities=probabilities,
+            patients=patients,
             workers=workers,
             images=images,
             on_case=on_case,

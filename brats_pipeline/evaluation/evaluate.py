@@ -9,190 +9,34 @@ case is named. How numbers come about stands in :mod:`brats_pipeline.metrics`, h
 from __future__ import annotations
 
 import json
-import multiprocessing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.evaluation.cohort import case_pages, score_pairs, with_probabilities
 from brats_pipeline.evaluation.manifest import relative, versions, write_manifest
 from brats_pipeline.evaluation.pairs import Pair, find_pairs
-from brats_pipeline.evaluation.scoring import Outcome, cohort_calibration, score_pair, sharp_volume
+from brats_pipeline.evaluation.result import Evaluation, summary_of
+from brats_pipeline.evaluation.scoring import cohort_calibration
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
     CALIBRATION_COLUMNS,
-    PER_PATIENT,
-    RESAMPLES,
     SLICE_COLUMNS,
-    Calibration,
-    LesionScore,
-    RegionScore,
-    RegionSummary,
-    Rules,
-    SliceGroup,
-    SliceScore,
     case_columns,
     csv_text,
-    enhancing_twice,
-    headline,
     lesion_columns,
     rules_named,
-    slice_headline,
     summarise,
     summarise_slices,
 )
-from brats_pipeline.metrics.calibration import VOXELS_IN_WORDS
-from brats_pipeline.predictions import PROBABILITIES, mask_files, probability_files
-from brats_pipeline.report import CasePage, PartRow, notable_cases, part_rows, write_report
+from brats_pipeline.predictions import mask_files
+from brats_pipeline.report import part_rows, write_report
 from transforms.labels import MODALITIES
 
-SCHEMA_VERSION = 2
-"""2: ``slices.copied_channels`` instead of ``copies_of_flair``; ``intervals``, ``parts`` and ``et_twice`` are new."""
+__all__ = ["Evaluation", "evaluate"]
+
 CALIBRATION_FIGURES = ("figures/calibration.png", "figures/calibration.svg")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What :func:`evaluate` found and wrote.
-
-    Args:
-        rules: how it was scored.
-        scores: one row per case and region, by case id and then in the order of the rules.
-        regions: the cohort in one summary per region.
-        conventions: label convention of the references to that of the predictions scored against them.
-        missing: cases without a prediction; each counts as a miss.
-        failed: case to the reason why it could not be scored; counted as a miss where its reference is usable.
-        unmatched: predictions without a reference, not scored.
-        out: folder of ``cases.csv``, ``summary.json`` and ``report.html``.
-        slices: one row per slice, by case id and then from the bottom up; empty for volumes.
-        groups: slices in figures, for all patients and for those that lack no sequence; empty for volumes.
-        copied: patient to the modalities whose channel is a copy of another; those that have none are left out.
-        patients: case to the patient it belongs to.
-        parts: Dice in parts of the cohort, such as cases without ET; empty for slices.
-        lesions: one row per lesion, by case id and then by region; empty where the rules score none.
-        calibration: whether probabilities mean what they say; None where none were saved.
-    """
-
-    rules: Rules
-    scores: tuple[RegionScore, ...]
-    regions: tuple[RegionSummary, ...]
-    conventions: Mapping[str, str]
-    missing: tuple[str, ...]
-    failed: Mapping[str, str]
-    unmatched: tuple[str, ...]
-    out: Path
-    slices: tuple[SliceScore, ...] = ()
-    groups: tuple[SliceGroup, ...] = ()
-    copied: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    patients: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[PartRow, ...] = ()
-    lesions: tuple[LesionScore, ...] = ()
-    calibration: Calibration | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every case had a prediction that could be scored."""
-        return not self.missing and not self.failed
-
-    def table(self) -> list[list[str]]:
-        """The headline figures for printing: a header, and one row per region or per way to average slices."""
-        return slice_headline(self.groups) if self.groups else headline(self.regions)
-
-
-def _outcomes(pairs: Sequence[Pair], rules: Rules, images: bool, workers: int) -> Iterator[tuple[str, Outcome]]:
-    """Score the cases, here or in other processes, in the order they finish."""
-    if workers <= 1 or len(pairs) <= 1:
-        for pair in pairs:
-            yield pair.case.case_id, score_pair(pair, rules=rules, images=images)
-        return
-    # Fresh processes: a forked copy of one that runs threads may hang.
-    pool = ProcessPoolExecutor(min(workers, len(pairs)), mp_context=multiprocessing.get_context("spawn"))
-    try:
-        futures = {pool.submit(score_pair, pair, rules=rules, images=images): pair.case.case_id for pair in pairs}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _pages(
-    outcomes: Mapping[str, Outcome], rows: Sequence[RegionScore], pairs: Sequence[Pair], rules: Rules
-) -> list[CasePage]:
-    """What the report shows of each case; the worst, the median and the best one with finer volumes."""
-    pages = {case_id: outcome.page for case_id, outcome in sorted(outcomes.items()) if outcome.page is not None}
-    notable = notable_cases(rows, {case_id for case_id, page in pages.items() if page.overlay is not None})
-    for pair in pairs:
-        page = pages.get(pair.case.case_id)
-        if page is None or page.volume is None or page.case_id not in notable:
-            continue
-        if sharp := sharp_volume(pair, rules=rules, predicted=page.volume.predicted):
-            pages[page.case_id] = replace(page, volume=sharp)
-    return list(pages.values())
-
-
-def _interval_facts(evaluation: Evaluation) -> dict[str, Any]:
-    """How the intervals came about: what was drawn, how often, from which seed."""
-    cases = {row.case_id for row in evaluation.scores}
-    patients = {evaluation.patients.get(case_id, case_id) for case_id in cases}
-    unit = "patient" if len(patients) < len(cases) else "case"
-    facts = {"of": "mean", "confidence": 0.95, "method": "BCa bootstrap", "resamples": RESAMPLES, "seed": 0}
-    return facts | {"drawn": unit, "cases": len(cases), "patients": len(patients)}
-
-
-def _summary(evaluation: Evaluation, used: Mapping[str, str]) -> dict[str, Any]:
-    summary = {
-        "schema_version": SCHEMA_VERSION,
-        "rules": asdict(evaluation.rules) | {"in_words": list(evaluation.rules.sentences())},
-        "conventions": [
-            {"references": reference, "predictions": prediction}
-            for reference, prediction in sorted(evaluation.conventions.items())
-        ],
-        "regions": {region.region: asdict(region) for region in evaluation.regions},
-        "missing": list(evaluation.missing),
-        "failed": dict(evaluation.failed),
-        "unmatched": list(evaluation.unmatched),
-        "intervals": _interval_facts(evaluation),
-        "parts": [asdict(part) for part in evaluation.parts],
-        "versions": dict(used),
-    }
-    if "ET" in evaluation.rules.regions:
-        twice = enhancing_twice(evaluation.scores, patients=evaluation.patients)
-        summary["et_twice"] = [asdict(figures) for figures in twice]
-    if evaluation.groups:
-        copied = {case_id: list(modalities) for case_id, modalities in evaluation.copied.items()}
-        summary["slices"] = {
-            "copied_channels": copied,
-            "headline": PER_PATIENT,
-            "groups": [asdict(group) for group in evaluation.groups],
-        }
-    if (calibration := evaluation.calibration) is not None:
-        summary["calibration"] = {
-            "in_words": VOXELS_IN_WORDS,
-            "without": dict(calibration.without),
-            "regions": {region: asdict(found) for region, found in calibration.regions.items()},
-        }
-    return summary
-
-
-def _probabilities(
-    pairs: Sequence[Pair], predictions: Path, folder: str | Path | Literal[False] | None
-) -> tuple[Path | None, tuple[Pair, ...]]:
-    """The folder of probabilities and the pairs with their files; no folder where none belongs to a case."""
-    if folder is False:
-        return None, tuple(pairs)
-    root = predictions / PROBABILITIES if folder is None else Path(folder)
-    files = probability_files(root)
-    if not any(pair.case.case_id in files for pair in pairs):
-        if folder is None:
-            return None, tuple(pairs)
-        held = ", ".join(path.name for path in list(files.values())[:3])
-        raise PipelineError(
-            f"{root}: no probabilities belong to a case that is scored; they are named by case, such as "
-            f"{pairs[0].case.case_id}.npz, and the folder holds {held or 'none'}"
-        )
-    return root, tuple(replace(pair, probabilities=files.get(pair.case.case_id)) for pair in pairs)
 
 
 def evaluate(
@@ -205,6 +49,7 @@ def evaluate(
     prediction_convention: str | None = None,
     only: Collection[str] | None = None,
     probabilities: str | Path | Literal[False] | None = None,
+    patients: str | Path | None = None,
     workers: int = 1,
     images: bool = True,
     on_case: Callable[[str], None] | None = None,
@@ -230,6 +75,7 @@ def evaluate(
         only: case ids to score, such as a validation fold; None scores all.
         probabilities: folder of ``CASE.npz``; by default ``probabilities`` in that of the predictions, where there is
             one; False for none.
+        patients: CSV of case_id,patient_id where names do not tell the patient; intervals draw whole patients.
         workers: processes; the results do not depend on their number.
         images: whether the report shows the scans; off where they must not travel.
         on_case: called with the id of each finished case.
@@ -248,16 +94,17 @@ def evaluate(
         convention=convention,
         prediction_convention=prediction_convention,
         only=only,
+        patients=patients,
         workers=workers,
     )
     chosen = pairing.rules
-    probable, pairs = _probabilities(pairing.pairs, predictions, probabilities)
+    probable, pairs = with_probabilities(pairing.pairs, predictions, probabilities)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PipelineError(f"{out}: cannot be made ({error.strerror or error}); name another folder") from error
     outcomes = {}
-    for case_id, outcome in _outcomes(pairs, chosen, images, workers):
+    for case_id, outcome in score_pairs(pairs, rules=chosen, images=images, workers=workers):
         outcomes[case_id] = outcome
         if on_case:
             on_case(case_id)
@@ -267,17 +114,17 @@ def evaluate(
     slices = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].slices)
     lesions = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].lesions)
     copied = {case_id: outcome.copied for case_id, outcome in sorted(outcomes.items()) if outcome.copied}
-    patients = {pair.case.case_id: pair.case.patient_id for pair in pairs}
+    owners = {pair.case.case_id: pair.case.patient_id for pair in pairs}
     lacking = {pair.case.case_id: set(MODALITIES) - set(pair.case.images) for pair in pairs if pair.case.images}
     evaluation = Evaluation(
         rules=chosen,
         scores=rows,
-        regions=tuple(summarise(rows, chosen.regions, patients=patients)),
+        regions=tuple(summarise(rows, chosen.regions, patients=owners)),
         slices=slices,
-        groups=tuple(summarise_slices(rows, slices, incomplete=copied)) if chosen.slices else (),
+        groups=tuple(summarise_slices(rows, slices, incomplete=copied, patients=owners)) if chosen.slices else (),
         copied=copied,
-        patients=patients,
-        parts=() if chosen.slices else tuple(part_rows(rows, chosen.regions, lacking=lacking, patients=patients)),
+        patients=owners,
+        parts=() if chosen.slices else tuple(part_rows(rows, chosen.regions, lacking=lacking, patients=owners)),
         lesions=lesions,
         conventions={pair.reference_convention: pair.prediction_convention for pair in pairing.pairs},
         missing=tuple(pair.case.case_id for pair in pairing.pairs if pair.prediction is None),
@@ -303,7 +150,7 @@ def evaluate(
             (out / name).unlink(missing_ok=True)  # of an earlier evaluation by other rules
     for name in CALIBRATION_FIGURES:
         (out / name).unlink(missing_ok=True)  # the report draws them again, where there is something to draw
-    write_atomically(out / "summary.json", json.dumps(_summary(evaluation, used), indent=2) + "\n")
+    write_atomically(out / "summary.json", json.dumps(summary_of(evaluation, used), indent=2) + "\n")
     write_report(
         out / "report.html",
         rules=chosen,
@@ -316,9 +163,9 @@ def evaluate(
         missing=evaluation.missing,
         failed=evaluation.failed,
         unmatched=evaluation.unmatched,
-        pages=_pages(outcomes, rows, pairing.pairs, chosen),
+        pages=case_pages(outcomes, rows, pairing.pairs, rules=chosen),
         parts=evaluation.parts,
-        patients=patients,
+        patients=owners,
         images=images,
         versions=used,
         calibration=evaluation.calibration,
@@ -334,11 +181,13 @@ def evaluate(
             "prediction_convention": prediction_convention,
             "only": None if only is None else sorted(only),
             "probabilities": False if probable is None else relative(probable, out),
+            "patients": None if patients is None else relative(patients, out),
             "images": images,
         },
         predictions={pair.case.case_id: _prediction_files(pair) for pair in pairing.pairs},
         references={pair.case.case_id: pair.case.label.paths for pair in pairing.pairs if pair.case.label is not None},
         probabilities={pair.case.case_id: [pair.probabilities] for pair in pairs if pair.probabilities is not None},
+        patients=None if patients is None else Path(patients),
         outputs=_outputs(out),
         seeds={"bootstrap": 0},
     )

@@ -13,17 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.files import write_atomically
+from brats_pipeline.files import file_sha256, write_atomically
 
 SCHEMA_VERSION = 1
 NAME = "manifest.json"
 PACKAGES = ("brats-pipeline", "numpy", "scipy", "nibabel", "connected-components-3d", "pandas", "matplotlib")
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -91,6 +85,7 @@ def write_manifest(
     outputs: Iterable[str],
     seeds: Mapping[str, int],
     probabilities: Mapping[str, Sequence[Path]] | None = None,
+    patients: Path | None = None,
 ) -> None:
     """Write ``manifest.json`` beside a report, last, when everything else is there.
 
@@ -102,6 +97,7 @@ def write_manifest(
         outputs: names of the report's own files in ``out``.
         seeds: what drew random numbers, to its seed.
         probabilities: case id to its file.
+        patients: the table that says which case is of which patient.
 
     Raises:
         PipelineError: the file cannot be written.
@@ -118,6 +114,7 @@ def write_manifest(
         "predictions": hashed(predictions, start=out),
         "references": held,
         "probabilities": hashed(probabilities or {}, start=out),
+        "patients": {} if patients is None else {relative(patients, out): file_sha256(patients)},
         "outputs": {name: file_sha256(out / name) for name in sorted(outputs)},
     }
     write_atomically(out / NAME, json.dumps(content, indent=2) + "\n")

@@ -18,6 +18,7 @@ from brats_pipeline.cases import Case, Source, decide_conventions, find_cases
 from brats_pipeline.cases.conventions import LabelCount
 from brats_pipeline.cases.deciding import count_labels
 from brats_pipeline.cases.layouts import patient_named
+from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.metrics import Rules, region_values, usual_rules
@@ -211,6 +212,7 @@ def find_pairs(
     convention: str | None = None,
     prediction_convention: str | None = None,
     only: Collection[str] | None = None,
+    patients: str | Path | None = None,
     workers: int = 1,
 ) -> Pairing:
     """Match predictions with references by case id and decide both sides' label conventions.
@@ -222,16 +224,20 @@ def find_pairs(
         convention: that of the references; else their values decide, and where these fit several, the rules named.
         prediction_convention: that of the predictions; else their values decide, the references' own first.
         only: case ids to keep; the others are as if they were not there.
+        patients: CSV of case_id,patient_id where names do not tell the patient.
         workers: threads that read label maps.
 
     Raises:
         PipelineError: a folder is unusable, nothing matches, a file is prediction and reference at once, the rules do
-            not suit the references, or a convention is unknown or uncertain.
+            not suit the references, the table of patients is unusable, or a convention is unknown or uncertain.
     """
     files = find_predictions(predictions)
     roots = [references] if isinstance(references, Path) else list(references)
     where = ", ".join(map(str, roots))
-    cases = [case for case in _reference_cases(roots, files) if case.label is not None]
+    found = _reference_cases(roots, files)
+    if patients is not None:
+        found = with_patients(found, read_patients(patients))
+    cases = [case for case in found if case.label is not None]
     if not cases:
         raise PipelineError(f"{where}: no case has a label map, so there is nothing to score against")
     chosen_rules = _rules_for(cases, rules)

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation.evaluate import evaluate
-from brats_pipeline.evaluation.manifest import NAME, file_sha256, read_manifest, versions
+from brats_pipeline.evaluation.manifest import NAME, read_manifest, versions
+from brats_pipeline.files import file_sha256
 
 TABLES = {"cases.csv": 2, "lesions.csv": 4, "slices.csv": 2, "calibration.csv": 2}
 """Table to the number of its first columns that name a row."""
@@ -61,6 +62,7 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
         for case_id, told in manifest.get(side, {}).items()
         for name, change in _changed(out, told)
     ]
+    files += [f"table of patients {name} {change}" for name, change in _changed(out, manifest.get("patients", {}))]
     files += [f"{name} {change}" for name, change in _changed(out, manifest["outputs"])]
     call = manifest["call"]
     with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
@@ -75,6 +77,7 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
                 prediction_convention=call["prediction_convention"],
                 only=call["only"],
                 probabilities=_where(out, call.get("probabilities", False)),
+                patients=None if call.get("patients") is None else out / call["patients"],
                 workers=workers,
                 images=False,
             )

@@ -7,7 +7,7 @@ the Dice of patient volumes; many ports of their work that of slices).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -17,7 +17,7 @@ from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall
 from brats_pipeline.metrics.rows import RegionScore
 from brats_pipeline.metrics.rules import Rules
 from brats_pipeline.metrics.statistics import bootstrap_interval
-from brats_pipeline.metrics.summary import Spread, spread
+from brats_pipeline.metrics.summary import Spread, patients_of, spread
 
 Mask = npt.NDArray[np.bool_]
 
@@ -110,12 +110,20 @@ def score_slices(
     return rows
 
 
-def interval_95(values: Sequence[float]) -> tuple[float, float] | None:
-    """Interval of the mean by :func:`bootstrap_interval`; None for fewer than three patients."""
-    return bootstrap_interval(values) if len(values) > 2 else None
+def interval_95(values: Sequence[float], owners: Sequence[str] | None = None) -> tuple[float, float] | None:
+    """Interval of the mean by :func:`bootstrap_interval`; None for fewer than three patients.
+
+    Args:
+        values: one per case.
+        owners: whose case each is; None where every case is another patient.
+    """
+    return bootstrap_interval(values, patients=owners) if len(set(owners or range(len(values)))) > 2 else None
 
 
-def _group(name: str, rows: Sequence[RegionScore], slices: Sequence[SliceScore]) -> SliceGroup:
+def _group(
+    name: str, rows: Sequence[RegionScore], slices: Sequence[SliceScore], patients: Mapping[str, str] | None
+) -> SliceGroup:
+    owners = patients_of([row.case_id for row in rows], patients)
     counts = Counts(*(sum(getattr(row, count) for row in rows) for count in ("tp", "fp", "fn", "tn")))
     measures = {"dice": dice, "iou": iou, "precision": precision, "recall": recall}
     per_patient = {measure: spread([getattr(row, measure) for row in rows]) for measure in measures}
@@ -126,7 +134,7 @@ def _group(name: str, rows: Sequence[RegionScore], slices: Sequence[SliceScore])
         slices=len(slices),
         tumour_slices=sum(row.has_tumour for row in slices),
         per_patient={measure: value for measure, value in per_patient.items() if value is not None},
-        dice_interval_95=interval_95([row.dice for row in rows]),
+        dice_interval_95=interval_95([row.dice for row in rows], owners),
         dice_per_tumour_slice=spread([row.dice for row in slices if row.has_tumour]),
         dice_per_slice=spread([row.dice for row in slices]),
         pooled={measure: None if math.isnan(value) else value for measure, value in pooled.items()},
@@ -134,7 +142,11 @@ def _group(name: str, rows: Sequence[RegionScore], slices: Sequence[SliceScore])
 
 
 def summarise_slices(
-    rows: Sequence[RegionScore], slices: Sequence[SliceScore], *, incomplete: Collection[str]
+    rows: Sequence[RegionScore],
+    slices: Sequence[SliceScore],
+    *,
+    incomplete: Collection[str],
+    patients: Mapping[str, str] | None = None,
 ) -> list[SliceGroup]:
     """Summarise a cohort of slices: all patients, then those with every sequence where some lack one.
 
@@ -142,10 +154,11 @@ def summarise_slices(
         rows: one per patient.
         slices: one per slice.
         incomplete: patients that lack a sequence.
+        patients: case id to patient, whose cases are drawn together; None where every case is another patient.
     """
-    groups = [_group("all patients", rows, slices)]
+    groups = [_group("all patients", rows, slices, patients)]
     if incomplete:
         whole = [row for row in rows if row.case_id not in incomplete]
         whole_slices = [row for row in slices if row.case_id not in incomplete]
-        groups.append(_group("patients with every sequence", whole, whole_slices))
+        groups.append(_group("patients with every sequence", whole, whole_slices, patients))
     return groups
