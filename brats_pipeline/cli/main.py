@@ -57,7 +57,7 @@ report_app.command("verify")(report_verify)
 
 def _say_once() -> None:
     """Quiet the loggers that repeat what a command prints itself: failed cases, and the error that ended an engine."""
-    logging.getLogger("brats_pipeline.inference.inferers").setLevel(logging.ERROR)
+    logging.getLogger("brats_pipeline.inference.cohort").setLevel(logging.ERROR)
     logging.getLogger("ignite").setLevel(logging.CRITICAL)
 
 

@@ -117,7 +117,7 @@ def raise_failures(failures: Mapping[str, str]) -> None:
     """End a run with an error where cases failed; made to be named in a bundle's YAML, behind the last case.
 
     Args:
-        failures: case to reason, as :class:`brats_pipeline.inference.inferers.CohortEvaluator` collects them.
+        failures: case to reason, as :class:`brats_pipeline.inference.cohort.CohortEvaluator` collects them.
 
     Raises:
         PipelineError: there are any; the message names each case.

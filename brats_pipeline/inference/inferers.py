@@ -1,26 +1,22 @@
-"""Running a network: in half precision where the machine is fast at it, over sliding windows, case by case.
+"""Running a network: in half precision where the machine is fast at it, over sliding windows or slices.
 
 MONAI's engines autocast on CUDA only, so precision belongs to these inferers and the engines keep ``amp: false``.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
 from torch import Tensor
 from torch.nn import functional as F
 
-from brats_pipeline.errors import CaseError, root_cause
-from brats_pipeline.inference.windows import NOTHING, WindowGrid, blend_windows, crop, lay_windows
+from brats_pipeline.inference.keeping import FORMATS, Keeping, check_format
+from brats_pipeline.inference.windows import WindowGrid, blend_windows, crop, lay_windows
 from transforms.neighbours import neighbouring
-
-logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -89,14 +85,20 @@ class WindowInferer(Inferer):
 
     Args:
         roi_size: sides of the window in voxels. An image that is smaller is padded with zeros to a multiple of the
-            network's ``stride`` (1 where it has none), not to the window.
+            network's ``stride``, not to the window.
         sw_batch_size: windows per forward pass.
         overlap: share of a window that the next one covers again, from 0 up to but not 1.
         mode: weights within a window, ``gaussian`` (as nnU-Net; Isensee et al. 2021) or ``constant``.
         precision: see :func:`choose_precision`.
         skip_air: never run windows in which every channel is exactly 0.
-        keep: number format of the logits: ``float32`` or ``float16``, in half the memory.
+        accumulate: number format in which overlapping windows are summed, ``float32`` or ``float16``.
+        keep: number format of the logits, ``float32`` or ``float16``.
         keep_on: where the logits are put together; by default on the device of the input. ``cpu`` spares a GPU.
+        reduce: ``logits``; or ``regions``, so that only a slab of logits is ever held: bytes, 1 where the probability
+            reaches ``threshold``. Where the preprocessing interpolated, logits come all the same, since their
+            probabilities must travel back before the threshold.
+        threshold: of the probability, one for all regions or one for each.
+        stride: every side of an input must be a multiple of it; by default what the network says, 1 where it does not.
     """
 
     def __init__(
@@ -108,44 +110,58 @@ class WindowInferer(Inferer):
         mode: str = "gaussian",
         precision: str = "auto",
         skip_air: bool = True,
+        accumulate: str = "float32",
         keep: str = "float32",
         keep_on: str | torch.device | None = None,
+        reduce: str = "logits",
+        threshold: float | Sequence[float] = 0.5,
+        stride: int | None = None,
     ) -> None:
         if sw_batch_size < 1:
             raise ValueError(f"sw_batch_size is {sw_batch_size}; it must be at least 1")
-        if keep not in ("float32", "float16"):
-            raise ValueError(f"keep is {keep!r}; known: float32, float16")
+        check_format("accumulate", accumulate)
+        Keeping(reduce, keep, threshold)  # refuses
         self.roi_size = tuple(int(side) for side in roi_size)
         self.sw_batch_size = sw_batch_size
         self.overlap = overlap
         self.mode = mode
         self.precision = precision
         self.skip_air = skip_air
-        self.keep = PRECISIONS[keep]
+        self.accumulate = accumulate
+        self.keep = keep
         self.keep_on = keep_on
+        self.reduce = reduce
+        self.threshold = threshold
+        self.stride = stride
+
+    def grid_for(self, size: Sequence[int], network: Callable[..., Any]) -> WindowGrid:
+        """The windows over an image of this size."""
+        stride = stride_of(network) if self.stride is None else self.stride
+        return lay_windows(size, self.roi_size, overlap=self.overlap, stride=stride)
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Logits ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, with the metadata of the input."""
+        """Logits or regions ``(N, R, *spatial)`` of ``inputs`` ``(N, C, *spatial)``, with the metadata of the input."""
+        keeping = Keeping(self.reduce, self.keep, self.threshold).for_image(inputs)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        stride = stride_of(network)
-        grid = lay_windows(images.shape[2:], self.roi_size, overlap=self.overlap, stride=stride)
+        grid = self.grid_for(images.shape[2:], network)
 
         def run(windows: Tensor) -> Tensor:
             logits: Tensor = run_network(windows, network, self.precision, *args, **kwargs)
             return logits
 
-        logits = torch.cat(
-            [self._whole(grid.pad(image), grid, image.shape[2:], run) for image in torch.split(images, 1)]
-        )
-        return MetaTensor(logits, meta=inputs.meta) if isinstance(inputs, MetaTensor) else logits
+        parts = [self._whole(grid.pad(image), grid, image.shape[2:], run, keeping) for image in torch.split(images, 1)]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return MetaTensor(whole, meta=inputs.meta) if isinstance(inputs, MetaTensor) else whole
 
-    def _whole(self, padded: Tensor, grid: WindowGrid, size: Sequence[int], run: Callable[[Tensor], Tensor]) -> Tensor:
-        """One image's logits ``(1, R, *size)``."""
+    def _whole(
+        self, padded: Tensor, grid: WindowGrid, size: Sequence[int], run: Callable[[Tensor], Tensor], keeping: Keeping
+    ) -> Tensor:
+        """What is kept of one image, ``(1, R, *size)``."""
         offsets = [before for before, _ in grid.padding]
         inside = tuple(slice(offset, offset + length) for offset, length in zip(offsets, size, strict=True))
         place = padded.device if self.keep_on is None else torch.device(self.keep_on)
         if grid.single:
-            return crop(run(padded), inside).to(place, self.keep)
+            return keeping.of(crop(run(padded), inside), regions_axis=1).to(place)
         slabs = blend_windows(
             padded,
             run,
@@ -153,14 +169,17 @@ class WindowInferer(Inferer):
             mode=self.mode,
             batch=self.sw_batch_size,
             skip_air=self.skip_air and bool(padded.any()),
+            sums=FORMATS[self.accumulate],
+            place=place,
         )
         whole: Tensor | None = None
         for rows, logits in slabs:
             if logits is None:
                 continue
             if whole is None:
-                whole = torch.full((len(logits), *padded.shape[2:]), NOTHING, dtype=self.keep, device=place)
-            whole[:, rows] = logits.to(place, self.keep)
+                shape = (len(logits), *padded.shape[2:])
+                whole = torch.full(shape, keeping.nothing, dtype=keeping.dtype, device=place)
+            whole[:, rows] = keeping.of(logits, regions_axis=0)
         assert whole is not None  # an image that is all air is run too
         return crop(whole, inside)[None]
 
@@ -175,39 +194,60 @@ class SliceInferer(Inferer):
             :mod:`transforms.neighbours`.
         flags: last channels of the volume that are the same in every slice, as those of
             :func:`transforms.presence.flag_presence`; they come once, behind the channels of all slices.
+        keep: number format of the logits, ``float32`` or ``float16``.
+        keep_on: where they are put together; by default on the device of the input.
+        reduce: ``logits`` or ``regions``, as :class:`WindowInferer`.
+        threshold: of the probability, one for all regions or one for each.
     """
 
     def __init__(
-        self, *, slice_batch_size: int = 16, precision: str = "auto", neighbours: int = 0, flags: int = 0
+        self,
+        *,
+        slice_batch_size: int = 16,
+        precision: str = "auto",
+        neighbours: int = 0,
+        flags: int = 0,
+        keep: str = "float32",
+        keep_on: str | torch.device | None = None,
+        reduce: str = "logits",
+        threshold: float | Sequence[float] = 0.5,
     ) -> None:
         if slice_batch_size < 1:
             raise ValueError(f"slice_batch_size is {slice_batch_size}; it must be at least 1")
         if neighbours < 0 or flags < 0:
             raise ValueError(f"neighbours is {neighbours} and flags {flags}; neither can be below 0")
+        Keeping(reduce, keep, threshold)  # refuses
         self.slice_batch_size = slice_batch_size
         self.precision = precision
         self.neighbours = neighbours
         self.flags = flags
+        self.keep = keep
+        self.keep_on = keep_on
+        self.reduce = reduce
+        self.threshold = threshold
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Logits ``(N, R, x, y, z)`` of ``inputs`` ``(N, C, x, y, z)``, float32, with the metadata of the input.
+        """Logits or regions ``(N, R, x, y, z)`` of ``inputs`` ``(N, C, x, y, z)``, with the metadata of the input.
 
         Slices are padded with zeros to multiples of the network's ``stride`` (1 where it has none).
         """
         stride = stride_of(network)
+        keeping = Keeping(self.reduce, self.keep, self.threshold).for_image(inputs)
         volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         width, height, depth = volume.shape[2:]
         padding = (0, -height % stride, 0, -width % stride)
-        numbers = torch.arange(len(volume) * depth, device=volume.device)
-        logits = torch.cat(
-            [
-                run_network(F.pad(self._gather(volume, batch), padding), network, self.precision, *args, **kwargs)[
-                    ..., :width, :height
-                ]
-                for batch in torch.split(numbers, self.slice_batch_size)
-            ]
-        )
-        stacked = logits.reshape(-1, depth, *logits.shape[1:]).permute(0, 2, 3, 4, 1)
+        place = volume.device if self.keep_on is None else torch.device(self.keep_on)
+        whole: Tensor | None = None
+        for batch in torch.split(torch.arange(len(volume) * depth, device=volume.device), self.slice_batch_size):
+            slices = F.pad(self._gather(volume, batch), padding)
+            logits = run_network(slices, network, self.precision, *args, **kwargs)[..., :width, :height]
+            if whole is None:
+                shape = (len(volume) * depth, *logits.shape[1:])
+                whole = torch.empty(shape, dtype=keeping.dtype, device=place)
+            first = int(batch[0])
+            whole[first : first + len(batch)] = keeping.of(logits, regions_axis=1).to(place)
+        assert whole is not None  # a volume has slices
+        stacked = whole.reshape(-1, depth, *whole.shape[1:]).permute(0, 2, 3, 4, 1)
         return MetaTensor(stacked, meta=inputs.meta) if isinstance(inputs, MetaTensor) else stacked
 
     def _gather(self, volume: Tensor, numbers: Tensor) -> Tensor:
@@ -217,49 +257,3 @@ class SliceInferer(Inferer):
         by_slice = volume.permute(0, 4, 1, 2, 3)  # (N, z, C, x, y), no copy
         slabs = by_slice[:, :, :modalities][which[:, None], neighbouring(place, self.neighbours, depth)]
         return torch.cat([slabs.flatten(1, 2), by_slice[:, :, modalities:][which, place]], dim=1)
-
-
-class CohortEvaluator(SupervisedEvaluator):
-    """A ``SupervisedEvaluator`` that one bad case does not stop.
-
-    A case that cannot be loaded arrives from :class:`brats_pipeline.data.datasets.CohortDataset` as
-    ``{"case_id", "failure"}``; one that cannot be written raises a :class:`brats_pipeline.errors.CaseError`. Both are
-    noted in ``failures`` and passed over. Any other error, such as a full disk, would meet the next case too, and ends
-    the run. With any other data set this is MONAI's evaluator.
-
-    Attributes:
-        failures: case to the reason why it was passed over.
-        case_ids: the cases of the batch at hand, or of the last one.
-
-    Raises:
-        ValueError: the loader puts several cases into a batch; cases differ in size, and one of them could fail.
-    """
-
-    def __init__(self, **arguments: Any) -> None:
-        batch_size = getattr(arguments.get("val_data_loader"), "batch_size", 1)
-        if batch_size != 1:
-            raise ValueError(f"batch_size is {batch_size}; whole cases run one by one, set dataloader::batch_size to 1")
-        super().__init__(**arguments)
-        self.failures: dict[str, str] = {}
-        self.case_ids: list[str] = []
-
-    def _iteration(self, engine: SupervisedEvaluator, batchdata: dict[str, Any]) -> dict[str, Any]:
-        self.case_ids = [str(case_id) for case_id in batchdata.get("case_id", ())]
-        if "failure" in batchdata:
-            for case_id, reason in zip(self.case_ids, batchdata["failure"], strict=True):
-                self._pass_over(case_id, reason)
-            return {}
-        try:
-            output: dict[str, Any] = super()._iteration(engine, batchdata)
-        except Exception as error:
-            cause = root_cause(error)
-            if not isinstance(cause, CaseError):
-                raise
-            self._pass_over(cause.case_id, cause.reason)
-            return {}
-        return output
-
-    def _pass_over(self, case_id: str, reason: str) -> None:
-        logger.warning("%s: %s", case_id, reason)
-        self.failures[case_id] = reason
-        self.state.output = {}

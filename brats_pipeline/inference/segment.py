@@ -60,6 +60,7 @@ class Segmentation:
     skipped: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -247,21 +248,21 @@ def _run(
         with plain_errors(overrides):
             evaluator = workflow.parser.get_parsed_content("evaluator")
 
-        def finished() -> None:
-            for case_id in evaluator.case_ids:
-                if case_id not in evaluator.failures:
-                    result.done.append(case_id)
-                if on_case is not None:
-                    on_case(case_id)
+        def finished(case_id: str) -> None:
+            if case_id not in evaluator.failures:
+                result.done.append(case_id)
+            if on_case is not None:
+                on_case(case_id)
 
         evaluator.add_event_handler(Events.STARTED, begin)
-        evaluator.add_event_handler(Events.ITERATION_COMPLETED, finished)
+        evaluator.watchers.append(finished)
         try:
             with plain_errors(overrides):
                 workflow.run()
                 workflow.finalize()
         finally:
             result.failed |= evaluator.failures
+            result.seconds |= evaluator.seconds
 
 
 def _remove(out: Path, case_ids: Collection[str]) -> None:
@@ -364,6 +365,8 @@ def _write_record(
         status[name]["inputs"] = inputs_now[name]
         if name in result.notes:
             status[name]["note"] = result.notes[name]
+        if name in result.seconds:
+            status[name]["seconds"] = {stage: round(spent, 3) for stage, spent in result.seconds[name].items()}
         if name in result.missing:
             status[name]["missing"] = list(result.missing[name])
     record = {

@@ -1,4 +1,4 @@
-"""Running a network: windows that agree with the whole, precision by name, and a bad case passed over."""
+"""Running a network: windows that agree with the whole, and precision by name."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from monai.data import DataLoader, MetaTensor
+from monai.data import MetaTensor
 from torch import nn
 
-from brats_pipeline.errors import CaseError, PipelineError, root_cause
 from brats_pipeline.inference.inferers import (
     AutocastInferer,
-    CohortEvaluator,
     SliceInferer,
     WindowInferer,
     choose_precision,
@@ -110,45 +108,6 @@ def test_window_results_keep_the_metadata_of_the_input() -> None:
     with torch.no_grad():
         result: Any = WindowInferer([8, 8, 8], precision="float32")(MetaTensor(image(9, 9, 9), affine=affine), Probe())
     assert torch.equal(result.affine, affine)
-
-
-def evaluator(names: str, postprocessing: Any) -> CohortEvaluator:
-    data = [{"case_id": name, "image": image(4, 4, 4)[0]} for name in names]
-    return CohortEvaluator(
-        device=CPU,
-        val_data_loader=DataLoader(data, batch_size=1),
-        network=Probe(),
-        inferer=AutocastInferer("float32"),
-        postprocessing=postprocessing,
-    )
-
-
-def test_an_error_about_one_case_passes_it_over_whatever_it_was_wrapped_in() -> None:
-    seen = []
-
-    def finish(data: Any) -> Any:
-        seen.append(data["case_id"])
-        if data["case_id"] == "b":
-            raise RuntimeError("a layer says that something failed") from CaseError("b", "its file is gone")
-        return data
-
-    engine = evaluator("abc", finish)
-    engine.run()
-    assert seen == ["a", "b", "c"]
-    assert engine.failures == {"b": "its file is gone"}
-
-
-@pytest.mark.parametrize("error", [PipelineError("the disk is full"), ZeroDivisionError("a fault of the program")])
-def test_an_error_that_is_not_about_the_case_ends_the_run(error: Exception) -> None:
-    def finish(data: Any) -> Any:
-        raise error
-
-    engine = evaluator("ab", finish)
-    with pytest.raises(Exception, match=r".") as caught:
-        engine.run()
-    assert root_cause(caught.value) is error
-    assert engine.case_ids == ["a"]
-    assert not engine.failures
 
 
 class Doubler(nn.Module):
