@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import decide_conventions, find_cases
@@ -17,6 +17,7 @@ from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.data.datalist import case_items, read_whole_datalist, split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
+from brats_pipeline.studies.locking import claimed, taking_turns
 from brats_pipeline.studies.plan import Plan, as_json
 from brats_pipeline.studies.source import COHORT, choose_source
 from brats_pipeline.studies.units import data_sha256, identity, own_bundle, units_of
@@ -36,8 +37,9 @@ def open_study(
     patients: str | Path | None = None,
     new: bool = False,
     on_case: Callable[[str], None] | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, Any]:
-    """Begin a study, or go on with one that was begun alike.
+    """Begin a study, or go on with one that was begun alike. Processes that open one folder do so one after the other.
 
     Args:
         plan: the study.
@@ -48,15 +50,35 @@ def open_study(
         patients: CSV of case_id,patient_id for ``data`` whose names do not tell the patient.
         new: take a changed study or changed data; units that the change does not touch are kept.
         on_case: called with the id of each case whose label map was read.
+        say: told in a line what is waited for.
 
     Returns:
         The record: ``study`` (the plan as JSON), ``data`` (see ``source.data_folder``), ``data_sha256``, and ``units``
         (name to :func:`identity`).
 
     Raises:
-        PipelineError: the folder holds another study, the data cannot be used, or there are none.
+        PipelineError: the folder holds another study, the data cannot be used, or there are none; or ``new`` would
+            remove a training that another process works on.
     """
     out = Path(out).resolve()
+    _earlier(out)  # what is no study's folder is left as it is
+    with ExitStack() as claims, taking_turns(out, on_wait=lambda: say(f"waiting: another process is opening {out}")):
+        return _open(plan, out, data, datalist, convention, patients, new=new, on_case=on_case, claims=claims)
+
+
+def _open(
+    plan: Plan,
+    out: Path,
+    data: str | Path | None,
+    datalist: str | Path | None,
+    convention: str | None,
+    patients: str | Path | None,
+    *,
+    new: bool,
+    on_case: Callable[[str], None] | None,
+    claims: ExitStack,
+) -> dict[str, Any]:
+    """What :func:`open_study` does once it is its turn."""
     earlier = _earlier(out)
     if earlier is not None and not new:
         _refuse_changes(out, plan, earlier)
@@ -71,6 +93,10 @@ def open_study(
         raise PipelineError(f"{source}: the scans or the folds are not those that the study began with; {_advice(out)}")
     if earlier is not None and not new and convention is not None:
         _refuse_convention(out, listing, convention)
+    if begun and patients is not None:
+        _refuse_patients(out, listing, patients)
+    if new:
+        _claim_units(out, claims)
     _keep_bundles(plan, out, anew=new)
     identities = {unit.name: identity(unit, plan, out, told) for unit in units_of(plan, out)}
     record = {
@@ -127,6 +153,26 @@ def _refuse_convention(out: Path, listing: Mapping[str, Any], convention: str) -
     """Scores by another convention than the networks were trained with would mean nothing."""
     if others := sorted({item["convention"] for item in listing["training"]} - {convention}):
         raise PipelineError(f"--convention is {convention}, {out} was begun with {', '.join(others)}; {_advice(out)}")
+
+
+def _refuse_patients(out: Path, listing: Mapping[str, Any], patients: str | Path) -> None:
+    """The folds were made from the patients as they were known then."""
+    known = {item["case_id"]: item["patient_id"] for item in listing["training"]}
+    told = read_patients(patients)
+    if differing := [case_id for case_id in known if told.get(case_id, known[case_id]) != known[case_id]]:
+        raise PipelineError(
+            f"--patients {patients}: gives {', '.join(differing[:3])} to another patient than when the folds of {out} "
+            f"were made; {_advice(out)}"
+        )
+
+
+def _claim_units(out: Path, claims: ExitStack) -> None:
+    """A change must not take a training away from the process that works on it."""
+    for folder in sorted((out / "units").glob("*/*")):
+        if not claims.enter_context(claimed(folder)):
+            raise PipelineError(
+                f"another process works on {folder.relative_to(out)}; end it before --new changes the study"
+            )
 
 
 def _keep_bundles(plan: Plan, out: Path, *, anew: bool) -> None:
@@ -210,22 +256,3 @@ def _split(
         cases = with_patients(cases, read_patients(patients))
     cases = decide_conventions([case for case in cases if case.label is not None], convention)
     return split_cases(cases, folds=plan.folds.k, seed=plan.folds.seed, name=plan.name, on_case=on_case)
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works in a folder; a process that is killed leaves no claim behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: one process at a time is up to the person
-        yield True
-        return
-    file: IO[str]
-    with (folder / ".claim").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from brats_pipeline.report.words import mean_interval
 from brats_pipeline.studies.merging import Merged
-from brats_pipeline.studies.plan import read_plan
+from brats_pipeline.studies.reading import read_plan
 from brats_pipeline.studies.study import Study
 from brats_pipeline.studies.units import listed, units_of
 

@@ -14,8 +14,9 @@ from brats_pipeline.errors import PipelineError, root_cause, was_interrupted
 from brats_pipeline.files import file_sha256
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.progress import growing_bar, training_bar
+from brats_pipeline.studies.locking import claimed
 from brats_pipeline.studies.losing import loss_of_run
-from brats_pipeline.studies.opening import DATALIST, claimed
+from brats_pipeline.studies.opening import DATALIST
 from brats_pipeline.studies.plan import Plan
 from brats_pipeline.studies.units import Unit, own_bundle, tested, without_fold
 from brats_pipeline.training.train import train

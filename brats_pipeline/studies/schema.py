@@ -49,7 +49,12 @@ _BUDGET = _object(
     minutes={"type": "number", "exclusiveMinimum": 0},
     patches_per_epoch={"type": "integer", "minimum": 1},
     set=_SET,
-    arms={"type": "object", "additionalProperties": _SET},
+    arms={
+        "oneOf": [
+            {"type": "object", "additionalProperties": _SET},
+            {"type": "array", "items": NAME, "minItems": 1, "uniqueItems": True},
+        ]
+    },
     seeds=_SEEDS,
     folds=_FOLDS,
     data=_object(("phantom",), phantom=_PHANTOM),
@@ -60,6 +65,7 @@ _EVALUATION = _object(
     compare={**_TEXTS, "minItems": 1},
     ranking={**_TEXTS, "minItems": 1},
     test_loss={"type": "boolean"},
+    missing={"type": "boolean"},
 )
 SCHEMA = _object(
     ("name", "title", "bundle", "arms"),

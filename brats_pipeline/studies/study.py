@@ -11,7 +11,8 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.studies.checks import check_plan
 from brats_pipeline.studies.merging import Merged, merge
 from brats_pipeline.studies.opening import open_study
-from brats_pipeline.studies.plan import FULL, Arm, Plan, read_plan
+from brats_pipeline.studies.plan import FULL, Arm, Plan
+from brats_pipeline.studies.reading import read_plan
 from brats_pipeline.studies.running import Progress, run_units
 from brats_pipeline.studies.units import units_of
 
@@ -123,7 +124,9 @@ def study(
     plan = read_plan(file, budget)
     check_plan(plan)
     asked = arms_asked(plan, arm)
-    record = open_study(plan, out, data=data, datalist=datalist, convention=convention, patients=patients, new=new)
+    record = open_study(
+        plan, out, data=data, datalist=datalist, convention=convention, patients=patients, new=new, say=say
+    )
     say(f"{plan.title}: {len(plan.arms)} arms, {len(units_of(plan, out))} trainings, {plan.budget_in_words}")
     progress = None
     if not only_merge:

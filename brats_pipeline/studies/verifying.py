@@ -14,7 +14,7 @@ from brats_pipeline.studies.comparing import shared_rows
 from brats_pipeline.studies.gathering import gather
 from brats_pipeline.studies.merging import figures_of, tables
 from brats_pipeline.studies.opening import RECORD
-from brats_pipeline.studies.plan import read_plan
+from brats_pipeline.studies.reading import read_plan
 
 
 def verify_study(out: str | Path, *, workers: int = 1) -> Verification:

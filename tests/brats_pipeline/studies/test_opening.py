@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,10 @@ import yaml
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.studies import opening
+from brats_pipeline.studies.locking import claimed, taking_turns
 from brats_pipeline.studies.opening import open_study
-from brats_pipeline.studies.plan import Plan, read_plan
+from brats_pipeline.studies.plan import Plan
+from brats_pipeline.studies.reading import read_plan
 from brats_pipeline.studies.units import units_of
 
 SMALL: dict[str, Any] = {
@@ -197,3 +202,62 @@ def test_another_convention_is_refused(plan: Callable[..., Plan], data: Path, tm
     open_study(plan(), tmp_path / "out", convention="brats2017")
     with pytest.raises(PipelineError, match=r"--convention is msd, .* was begun with brats2017"):
         open_study(plan(), tmp_path / "out", convention="msd")
+
+
+def test_other_patients_are_refused_and_the_same_ones_taken(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    cases = sorted(folder.name for folder in data.iterdir())
+    table = tmp_path / "patients.csv"
+    table.write_text("case_id,patient_id\n" + "".join(f"{case},P{number // 2}\n" for number, case in enumerate(cases)))
+    out = tmp_path / "out"
+    first = open_study(plan(), out, data=data, patients=table)
+    assert open_study(plan(), out, patients=table)["data_sha256"] == first["data_sha256"]
+    assert open_study(plan(), out)["data_sha256"] == first["data_sha256"]
+    table.write_text(table.read_text().replace(f"{cases[0]},P0", f"{cases[0]},P9"))
+    with pytest.raises(PipelineError, match=rf"--patients .* gives {cases[0]} to another patient .* --new"):
+        open_study(plan(), out, patients=table)
+    assert open_study(plan(), out, patients=table, new=True)["data_sha256"] != first["data_sha256"]
+
+
+def test_a_change_waits_for_whoever_opens_the_study_and_takes_no_training_from_whoever_works_on_it(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    record = open_study(plan(), out, data=data)
+    unit = units_of(plan(), out)[0]
+    changed = plan(set={"max_epochs": 3})
+    said: list[str] = []
+    with claimed(unit.folder), pytest.raises(PipelineError, match=r"works on units/plain/seed0-fold0; end it"):
+        open_study(changed, out, new=True)
+    assert json.loads((out / "study.json").read_text())["units"] == record["units"]
+    opened: list[dict[str, Any]] = []
+    with taking_turns(out):
+        second = threading.Thread(target=lambda: opened.append(open_study(changed, out, new=True, say=said.append)))
+        second.start()
+        second.join(0.3)
+        assert second.is_alive()
+        assert json.loads((out / "study.json").read_text())["units"] == record["units"]
+    second.join(60)
+    assert said == [f"waiting: another process is opening {out}"]
+    assert json.loads((out / "study.json").read_text())["units"] == opened[0]["units"] != record["units"]
+
+
+def test_two_processes_that_take_changes_at_once_leave_a_study_of_one_piece(data: Path, tmp_path: Path) -> None:
+    files = []
+    for number in (1, 2):
+        files.append(tmp_path / f"study{number}.yaml")
+        files[-1].write_text(yaml.safe_dump({**SMALL, "set": {"max_epochs": number}}))
+    code = (
+        "import sys; from pathlib import Path; from brats_pipeline.studies.opening import open_study\n"
+        "from brats_pipeline.studies.reading import read_plan\n"
+        "for _ in range(5): open_study(read_plan(sys.argv[1]), Path(sys.argv[2]), data=sys.argv[3], new=True)"
+    )
+    out = tmp_path / "out"
+    both = [subprocess.Popen([sys.executable, "-c", code, str(file), str(out), str(data)]) for file in files]
+    assert [process.wait(300) for process in both] == [0, 0]
+    record = json.loads((out / "study.json").read_text())
+    plans = {plan.sha256: plan for plan in map(read_plan, files)}
+    last = plans[record["study"]["sha256"]]
+    assert read_plan(out / "study.yaml").sha256 == last.sha256
+    assert open_study(last, out)["units"] == record["units"]

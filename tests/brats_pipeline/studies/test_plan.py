@@ -11,7 +11,8 @@ import yaml
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.studies.checks import check_plan
-from brats_pipeline.studies.plan import Plan, list_studies, read_plan, study_path
+from brats_pipeline.studies.plan import Plan
+from brats_pipeline.studies.reading import list_studies, read_plan, study_path
 from brats_pipeline.studies.study import arms_asked
 
 SMALL: dict[str, Any] = {
@@ -56,6 +57,33 @@ def test_without_a_budget_the_study_is_full_and_says_so(written: Callable[..., P
 def test_a_reduced_budget_says_its_numbers(written: Callable[..., Path]) -> None:
     words = read_plan(written(), "smoke").budget_in_words
     assert words == "reduced budget “smoke”: max_epochs 1; batch_size 1; slow: batch_size 3"
+
+
+def test_a_budget_may_run_some_of_the_arms_and_says_which(written: Callable[..., Path]) -> None:
+    plan = read_plan(written(budgets={"quick": {"arms": ["slow"], "max_epochs": 2}}), "quick")
+    assert [arm.name for arm in plan.arms] == ["slow"]
+    assert plan.reference == "slow"
+    assert plan.arms[0].settings == {"max_epochs": 2, "learning_rate": 0.001}
+    assert plan.budget_in_words == "reduced budget “quick”: max_epochs 2; 1 of 2 arms: slow"
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"budgets": {"quick": {"arms": ["fast"]}}},
+            r"budgets\.quick\.arms: there is no arm 'fast'; known: plain, slow",
+        ),
+        ({"budgets": {"quick": {"arms": ["slow"]}}, "reference": "plain"}, "plain is the reference arm"),
+        ({"budgets": {"quick": {"arms": []}}}, r"budgets\.quick\.arms: .*at least 1"),
+        ({"budgets": {"quick": {"arms": ["slow", "slow"]}}}, "each may stand there once"),
+    ],
+)
+def test_arms_of_a_budget_that_cannot_be_are_refused(
+    written: Callable[..., Path], changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(PipelineError, match=complaint):
+        read_plan(written(**changes), "quick")
 
 
 def test_the_fold_behind_the_tested_one_validates_and_the_first_follows_the_last(written: Callable[..., Path]) -> None:

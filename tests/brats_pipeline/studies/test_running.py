@@ -19,7 +19,7 @@ import yaml
 
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.files import file_sha256
-from brats_pipeline.studies.opening import claimed
+from brats_pipeline.studies.locking import claimed
 from brats_pipeline.studies.study import study
 
 PLAN: dict[str, Any] = {
@@ -201,7 +201,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(whole: Path, tmp_pat
 def test_a_unit_belongs_to_one_process(tmp_path: Path) -> None:
     with claimed(tmp_path / "unit") as first:
         assert first
-        script = "import sys; from pathlib import Path; from brats_pipeline.studies.opening import claimed\n"
+        script = "import sys; from pathlib import Path; from brats_pipeline.studies.locking import claimed\n"
         script += f"with claimed(Path({str(tmp_path / 'unit')!r})) as ours: sys.exit(0 if ours else 3)"
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 3
     with claimed(tmp_path / "unit") as again:

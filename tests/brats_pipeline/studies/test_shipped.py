@@ -14,7 +14,8 @@ import yaml
 from brats_pipeline.bundles import bundle_path, network_overlay
 from brats_pipeline.studies.checks import check_plan, configuration
 from brats_pipeline.studies.opening import open_study
-from brats_pipeline.studies.plan import Arm, list_studies, read_plan
+from brats_pipeline.studies.plan import Arm
+from brats_pipeline.studies.reading import list_studies, read_plan
 from brats_pipeline.studies.running import run_units
 from brats_pipeline.studies.study import study
 from brats_pipeline.studies.units import units_of
