@@ -243,21 +243,44 @@ def test_a_change_waits_for_whoever_opens_the_study_and_takes_no_training_from_w
     assert json.loads((out / "study.json").read_text())["units"] == opened[0]["units"] != record["units"]
 
 
-def test_two_processes_that_take_changes_at_once_leave_a_study_of_one_piece(data: Path, tmp_path: Path) -> None:
+OPEN_OFTEN = """
+import os, sys
+from pathlib import Path
+from brats_pipeline.studies import opening
+from brats_pipeline.studies.reading import read_plan
+
+file, out, data, log = map(Path, sys.argv[1:])
+really_open = opening._open
+
+def tell(word):
+    with log.open("a") as lines:
+        lines.write(f"{os.getpid()} {word}\\n")
+
+def opened(*arguments, **named):
+    tell("in")
+    record = really_open(*arguments, **named)
+    tell("out")
+    return record
+
+opening._open = opened
+for _ in range(5):
+    opening.open_study(read_plan(file), out, data=data, new=True)
+"""
+
+
+def test_two_processes_that_take_changes_at_once_take_turns(data: Path, tmp_path: Path) -> None:
     files = []
     for number in (1, 2):
         files.append(tmp_path / f"study{number}.yaml")
         files[-1].write_text(yaml.safe_dump({**SMALL, "set": {"max_epochs": number}}))
-    code = (
-        "import sys; from pathlib import Path; from brats_pipeline.studies.opening import open_study\n"
-        "from brats_pipeline.studies.reading import read_plan\n"
-        "for _ in range(5): open_study(read_plan(sys.argv[1]), Path(sys.argv[2]), data=sys.argv[3], new=True)"
-    )
-    out = tmp_path / "out"
-    both = [subprocess.Popen([sys.executable, "-c", code, str(file), str(out), str(data)]) for file in files]
+    out, log = tmp_path / "out", tmp_path / "log.txt"
+    arguments = [str(out), str(data), str(log)]
+    both = [subprocess.Popen([sys.executable, "-c", OPEN_OFTEN, str(file), *arguments]) for file in files]
     assert [process.wait(300) for process in both] == [0, 0]
+    told = [line.split() for line in log.read_text().splitlines()]
+    assert len({process for process, _ in told}) == 2
+    assert [word for _, word in told] == ["in", "out"] * 10
+    assert all(begin[0] == end[0] for begin, end in zip(told[::2], told[1::2], strict=True))
     record = json.loads((out / "study.json").read_text())
-    plans = {plan.sha256: plan for plan in map(read_plan, files)}
-    last = plans[record["study"]["sha256"]]
-    assert read_plan(out / "study.yaml").sha256 == last.sha256
+    last = {plan.sha256: plan for plan in map(read_plan, files)}[record["study"]["sha256"]]
     assert open_study(last, out)["units"] == record["units"]
