@@ -149,14 +149,17 @@ class WindowInferer(Inferer):
             logits: Tensor = run_network(windows, network, self.precision, *args, **kwargs)
             return logits
 
-        parts = [self._whole(grid.pad(image), grid, image.shape[2:], run, keeping) for image in torch.split(images, 1)]
+        together = self.sw_batch_size if grid.single else 1
+        parts = [
+            self._whole(grid.pad(some), grid, some.shape[2:], run, keeping) for some in torch.split(images, together)
+        ]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return MetaTensor(whole, meta=inputs.meta) if isinstance(inputs, MetaTensor) else whole
 
     def _whole(
         self, padded: Tensor, grid: WindowGrid, size: Sequence[int], run: Callable[[Tensor], Tensor], keeping: Keeping
     ) -> Tensor:
-        """What is kept of one image, ``(1, R, *size)``."""
+        """What is kept of one image, or of several that fit into a window: ``(N, R, *size)``."""
         offsets = [before for before, _ in grid.padding]
         inside = tuple(slice(offset, offset + length) for offset, length in zip(offsets, size, strict=True))
         place = padded.device if self.keep_on is None else torch.device(self.keep_on)

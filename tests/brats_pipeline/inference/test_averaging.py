@@ -277,3 +277,15 @@ def test_weights_of_another_network_are_refused_by_their_file(tmp_path: Path) ->
     torch.save(convolution(3, 3).state_dict(), tmp_path / "other.pt")
     with pytest.raises(PipelineError, match=r"other.pt: the weights do not fit"):
         load_members(convolution(3, 1), [*paths, tmp_path / "other.pt"])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("inferer", "dims"), [(windows(sw_batch_size=8), 3), (slices(slice_batch_size=24), 2)])
+def test_mirror_images_go_through_the_network_together(inferer: Any, dims: int) -> None:
+    network, batches = convolution(dims, 3), []
+    network.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    flips = [0, 1, 2][:dims]
+    found = EnsembleInferer(inferer, flips=flips, batch=8)(image(7, 8, 6), network)
+    assert batches == [2**dims if dims == 3 else 6 * 2**dims]
+    alone = EnsembleInferer(inferer, flips=flips, batch=1)(image(7, 8, 6), network)
+    torch.testing.assert_close(found, alone, atol=1e-4, rtol=0)
