@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from brats_pipeline.errors import PipelineError, root_cause
 from brats_pipeline.files import write_atomically
+from brats_pipeline.overlays import (
+    LABEL_MAP_CONFIGS,
+    POST_PROCESSING,
+    check_post_processing,
+    post_processing,
+    read_post_processing,
+)
 from transforms.labels import MODALITIES
 
 if TYPE_CHECKING:
@@ -174,6 +181,7 @@ def open_workflow(
         overrides: id to value, as ``--id value`` on MONAI's command line.
         changed: further ids that a person gave values to, which the configuration holds already.
 
+    The bundle's ``postprocessing.yaml``, if any, lies between the overrides and a configuration that makes label maps.
     Cases that fail do not make the run of an ``infer`` workflow raise: its evaluator lists them.
 
     Raises:
@@ -182,6 +190,7 @@ def open_workflow(
     from monai.bundle import ConfigParser, ConfigWorkflow
 
     paths = [bundle / "configs" / name for name in config_files]
+    more = post_processing(bundle) if set(config_files) & set(LABEL_MAP_CONFIGS) else None
     for path in paths:
         if not path.is_file():
             raise PipelineError(f"{path}: the bundle lacks this configuration; restore it")
@@ -193,6 +202,11 @@ def open_workflow(
         settings = ConfigParser()
         settings.read_config(files)
         refuse_unknown_ids(bundle, [key for key in overrides if not _holds(settings, key)])
+        if more is not None:
+            content = read_post_processing(more)
+            refuse_unknown_ids(bundle, [key for key in content if not _holds(settings, key)])
+            check_post_processing(more, content, settings["regions"])
+            files.append(str(more))
         if workflow_type == "infer" and "raise_failures" not in overrides and _holds(settings, "raise_failures"):
             overrides = {**overrides, "raise_failures": False}
         try:
@@ -248,7 +262,8 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
         return
     for folder in ("configs", "docs"):
         for source in sorted((bundle / folder).rglob("*")):
-            if source.is_file() and source.name not in changed:
+            # What suits the weights of a bundle says nothing of those that the run is going to have.
+            if source.is_file() and source.name not in changed and source.name != POST_PROCESSING:
                 write_atomically(out / source.relative_to(bundle), source.read_bytes())
     if (bundle / "LICENSE").is_file():
         write_atomically(out / "LICENSE", (bundle / "LICENSE").read_bytes())

@@ -5,6 +5,6 @@ Import what you need from its module. Free of torch: :mod:`transforms.labels` (t
 :mod:`transforms.slice_stack` (loading, slices back to files), :mod:`transforms.intensity`, :mod:`transforms.regions`
 (label maps and regions), :mod:`transforms.patches`, :mod:`transforms.spatial`, :mod:`transforms.sharpness` and
 :mod:`transforms.contrast_augmentation` (random patches and what happens to them), :mod:`transforms.presence` (missing
-modalities), :mod:`transforms.neighbours` (2.5D), :mod:`transforms.cleaning` (holes, specks, nesting; parts of masks are labelled in
-:mod:`transforms.components`, without torch), :mod:`transforms.postprocess` (label maps back to files).
+modalities), :mod:`transforms.neighbours` (2.5D), :mod:`transforms.cleaning` (holes, specks, nesting; the parts of a mask
+are found in :mod:`transforms.components`, without torch), :mod:`transforms.postprocess` (label maps back to files).
 """

@@ -70,8 +70,12 @@ class Outcome:
     no_calibration: str | None = None
 
 
-def _read_reference(case: Case) -> tuple[Labels, Affine | None]:
-    """The reference and the affine of its grid; None for slices."""
+def read_reference(case: Case) -> tuple[Labels, Affine | None]:
+    """The reference and the affine of its grid; None for slices.
+
+    Raises:
+        CaseError: it cannot be used.
+    """
     assert case.label is not None  # no pair is made without one
     if defect := twin_defect(case.label, "label"):
         raise CaseError(case.case_id, defect)
@@ -196,7 +200,7 @@ def sharp_volume(pair: Pair, *, rules: Rules, predicted: bool) -> CaseVolume | N
         predicted: whether the prediction could be used.
     """
     try:
-        reference, affine = _read_reference(pair.case)
+        reference, affine = read_reference(pair.case)
         if affine is None:
             return None
         scans = _scans(pair.case, reference.shape, affine)
@@ -222,7 +226,7 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
     expected, predicted = CONVENTIONS[pair.reference_convention], CONVENTIONS[pair.prediction_convention]
     prediction, failure = None, None
     try:
-        reference, affine = _read_reference(pair.case)
+        reference, affine = read_reference(pair.case)
         measure = partial(
             measure_case,
             reference=reference,

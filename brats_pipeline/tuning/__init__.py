@@ -1,0 +1,1 @@
+"""Post-processing chosen on validation predictions: what it would be, and whether it helps."""
