@@ -20,8 +20,10 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
+from monai.transforms import Compose
 from torch import Tensor
+
+from transforms.restore import RestoreRegionsd, thresholds_for
 
 FARTHEST = 1e4
 """The logit of certainty, in float16 too."""
@@ -114,19 +116,27 @@ class MemberPool:
         return torch.cat([logits, entropy, lowest, highest], dim=1)
 
 
-class SplitSpreadd(MapTransform):
-    """Take what :class:`MemberPool` tells beside the mean into an entry of its own.
+class RestoreSpreadd(RestoreRegionsd):
+    """Take what :class:`MemberPool` tells beside the mean out of the logits, and bring it to the grid of the scan.
 
-        pred  logits | expected entropy | lowest | highest   =>   pred  logits
-                                                                  spread  expected entropy | lowest | highest
+        pred  logits | expected entropy | lowest | highest   =>   pred  logits, still on the grid of the network
+
+    and five more entries ``(R, *scan grid)``: ``mean``, ``entropy`` and ``mutual_information``, float16; ``lowest`` and
+    ``highest``, bytes: 1 where every member, or at least one, reaches the threshold.
+
+    Entropies are those of the network's own grid. Where the preprocessing interpolated, they are interpolated back:
+    made of interpolated probabilities they would show doubt between any two voxels that differ. What interpolation
+    makes of the lowest probabilities is nowhere above what it makes of any member's, so the regions stay bounds.
 
     Args:
-        keys: ``(4 * R, *spatial)``, becomes ``(R, *spatial)``.
+        keys: ``(4 * R, *network grid)``, becomes ``(R, *network grid)``.
         regions: name of each region.
-        spread_key: gets ``(3 * R, *spatial)``.
+        transform: the preprocessing, whose inverse is the way back; None where both grids are one.
+        orig_keys: the preprocessed image, which knows what was done to it.
+        threshold: of the probability, one for all regions or one for each.
 
     Raises:
-        ValueError: another number of channels.
+        ValueError: another number of channels, or a threshold outside 0 to 1.
     """
 
     def __init__(
@@ -134,12 +144,20 @@ class SplitSpreadd(MapTransform):
         keys: KeysCollection,
         *,
         regions: Sequence[str],
-        spread_key: str = "spread",
+        transform: Compose | None,
+        orig_keys: str = "image",
+        threshold: float | Sequence[float] = 0.5,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
+        super().__init__(
+            keys,
+            transform=Compose([]) if transform is None else transform,
+            orig_keys=orig_keys,
+            threshold=threshold,
+            allow_missing_keys=allow_missing_keys,
+        )
         self.count = len(regions)
-        self.spread_key = spread_key
+        self.one_grid = transform is None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -151,6 +169,22 @@ class SplitSpreadd(MapTransform):
                     "with spread: true gives"
                 )
             plain = everything.as_tensor() if isinstance(everything, MetaTensor) else everything
-            item[self.spread_key] = plain[self.count :]
+            logits, expected, lowest, highest = plain.float().split(self.count)
+            mean = logits.sigmoid()
+            limits = thresholds_for(self.threshold, self.count)
+            item["mean"] = self._each(mean, item).half()
+            item["entropy"] = self._each(binary_entropy(mean), item).half()
+            item["mutual_information"] = self._each(mutual_information(mean, expected), item).half()
+            for name, bound in (("lowest", lowest), ("highest", highest)):
+                level = torch.tensor(limits, device=bound.device).view(-1, 1, 1, 1)
+                item[name] = (self._each(bound, item) >= level).byte()
             item[key] = everything[: self.count]
         return item
+
+    def _each(self, values: Tensor, item: Mapping[Hashable, Any]) -> Tensor:
+        """Values of every region on the grid of the scan."""
+        if self.one_grid:
+            return values
+        back = [self._back(MetaTensor(one[None]), item, nearest=False) for one in values]
+        whole = torch.cat(back)
+        return whole.as_tensor() if isinstance(whole, MetaTensor) else whole

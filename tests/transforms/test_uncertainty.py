@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd
 from scipy.stats import entropy as scipy_entropy
 
-from transforms.uncertainty import FARTHEST, MemberPool, SplitSpreadd, binary_entropy, mutual_information
+from transforms.restore import RestoreRegionsd
+from transforms.uncertainty import FARTHEST, MemberPool, RestoreSpreadd, binary_entropy, mutual_information
 
 
 def case(*values: float) -> torch.Tensor:
@@ -108,11 +110,70 @@ def test_a_member_is_not_changed_by_being_added() -> None:
     assert torch.equal(other, before[1])
 
 
-def test_the_spread_is_split_from_the_logits() -> None:
-    everything = MetaTensor(torch.arange(8.0).view(8, 1, 1, 1), meta={"name": "case"})
-    item = SplitSpreadd("pred", regions=["TC", "WT"])({"pred": everything})
-    assert item["pred"].flatten().tolist() == [0, 1]
-    assert item["pred"].meta["name"] == "case"
-    assert item["spread"].flatten().tolist() == [2, 3, 4, 5, 6, 7]
+def spread_item(image: MetaTensor, p: torch.Tensor) -> dict:
+    """A case as it leaves an inferer with spread: members ``(M, R, *spatial)`` on the grid of ``image``."""
+    channels = pooled([member[None] for member in p], spread=True).logits()[0]
+    return {"image": image, "pred": MetaTensor(channels, meta=image.meta)}
+
+
+def test_where_grids_are_one_maps_and_bounds_come_from_the_channels() -> None:
+    p = torch.rand(3, 2, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    item = RestoreSpreadd("pred", regions=["TC", "WT"], transform=None, threshold=[0.3, 0.6])(
+        spread_item(MetaTensor(torch.zeros(1, 4, 5, 6)), p)
+    )
+    limits = torch.tensor([0.3, 0.6]).view(2, 1, 1, 1)
+    assert item["pred"].shape == (2, 4, 5, 6)
+    assert torch.equal(item["lowest"], (p >= limits).all(0).byte())
+    assert torch.equal(item["highest"], (p >= limits).any(0).byte())
+    mean = p.mean(0)
+    expected = torch.from_numpy(scipy_entropy(np.stack([mean, 1 - mean])))
+    torch.testing.assert_close(item["entropy"].float(), expected, atol=1e-3, rtol=0)
+    each = torch.from_numpy(scipy_entropy(np.stack([p, 1 - p])).mean(0))
+    torch.testing.assert_close(item["mutual_information"].float(), expected - each, atol=1e-3, rtol=0)
+    torch.testing.assert_close(item["mean"].float(), mean, atol=1e-3, rtol=0)
+    assert item["mean"].dtype == item["entropy"].dtype == torch.float16
+
+
+def test_another_number_of_channels_is_refused() -> None:
     with pytest.raises(ValueError, match="8 channels for 3 regions"):
-        SplitSpreadd("pred", regions=["TC", "WT", "ET"])({"pred": everything})
+        RestoreSpreadd("pred", regions=["TC", "WT", "ET"], transform=None)({"pred": torch.zeros(8, 1, 1, 1)})
+
+
+def preprocessed(spacing: float, shape=(9, 8, 7)) -> tuple[Compose, MetaTensor]:
+    """A scan of 1 mm in another orientation, with a margin of air, resampled and cropped."""
+    scan = torch.zeros(1, *shape)
+    scan[:, 1:-1, 2:-1, 1:-2] = 1 + torch.rand(1, shape[0] - 2, shape[1] - 3, shape[2] - 3)
+    image = MetaTensor(scan, affine=torch.diag(torch.tensor([1.0, 1.0, 1.0, 1.0], dtype=torch.float64)))
+    chain = Compose(
+        [
+            Orientationd("image", axcodes="LPS", labels=(("L", "R"), ("P", "A"), ("I", "S"))),
+            Spacingd("image", pixdim=[spacing] * 3, mode="bilinear", padding_mode="zeros"),
+            CropForegroundd("image", source_key="image", allow_smaller=True),
+        ]
+    )
+    return chain, chain({"image": image})["image"]
+
+
+@pytest.mark.parametrize("spacing", [1.0, 1.6])
+def test_mean_and_bounds_on_the_scan_are_what_the_regions_are_made_of(spacing: float) -> None:
+    chain, image = preprocessed(spacing)
+    p = torch.rand(3, 2, *image.shape[1:], generator=torch.Generator().manual_seed(1))
+    item = RestoreSpreadd("pred", regions=["TC", "WT"], transform=chain)(spread_item(image, p))
+    restored = RestoreRegionsd("pred", transform=chain, probabilities_key="probabilities")(item)
+    assert restored["pred"].shape == item["mean"].shape == (2, 9, 8, 7)
+    torch.testing.assert_close(item["mean"].float(), restored["probabilities"].as_tensor(), atol=1e-3, rtol=0)
+    for member in p:
+        alone = RestoreRegionsd("pred", transform=chain)({"image": image, "pred": MetaTensor(member.logit())})["pred"]
+        assert (alone.as_tensor() >= item["lowest"]).all()
+        assert (alone.as_tensor() <= item["highest"]).all()
+    assert item["highest"].sum() > restored["pred"].sum() > item["lowest"].sum()
+
+
+def test_resampling_makes_no_disagreement_where_there_is_none() -> None:
+    chain, image = preprocessed(1.6)
+    sure = torch.zeros(2, 1, *image.shape[1:])
+    sure[:, :, : image.shape[1] // 2] = 1
+    item = RestoreSpreadd("pred", regions=["WT"], transform=chain)(spread_item(image, sure))
+    assert ((item["mean"] > 0.1) & (item["mean"] < 0.9)).any(), "or nothing was interpolated"
+    assert item["entropy"].abs().max() < 1e-3
+    assert item["mutual_information"].abs().max() < 1e-3
