@@ -7,6 +7,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+STEP = 61
+"""A look at every so many voxels usually shows two values of tissue."""
+
+
+def has_contrast(values: npt.NDArray[Any]) -> bool:
+    """Whether a short look shows that :func:`image_defects` will find nothing; False means: look closely.
+
+    Args:
+        values: of one image, of any shape.
+    """
+    if values.dtype.kind not in "iuf" or not values.size:
+        return False
+    if values.dtype.kind == "f" and not np.isfinite([values.min(), values.max()]).all():  # either is NaN where one is
+        return False
+    few = values.ravel(order="K")[::STEP]
+    tissue = few[few != 0]
+    return bool(tissue.size and tissue.min() != tissue.max())
+
 
 def image_defects(name: str, values: npt.NDArray[Any]) -> tuple[list[str], npt.NDArray[Any]]:
     """Defects of one image, and its finite nonzero voxels.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import MapTransform
 from torch import Tensor
 
@@ -26,10 +27,12 @@ def z_score_scale(image: Tensor) -> Tensor:
     """
     rows = []
     for channel in image:
-        inside = channel[channel != 0].float()
-        deviation = float(inside.std(unbiased=False)) if len(inside) else 0.0
-        mean = float(inside.mean()) if len(inside) else 0.0
-        rows.append([-math.inf, math.inf, mean, deviation or 1.0])
+        values = channel.flatten() if channel.is_contiguous() else channel.contiguous().flatten()
+        count = int(torch.count_nonzero(values))
+        doubles = values.double()  # zeros add nothing to either sum, so nobody has to pick the others out
+        mean = float(doubles.sum()) / max(count, 1)
+        variance = float(torch.dot(doubles, doubles)) / max(count, 1) - mean**2
+        rows.append([-math.inf, math.inf, mean, math.sqrt(max(variance, 0.0)) or 1.0])
     return torch.tensor(rows)
 
 
@@ -41,11 +44,16 @@ def apply_scale(image: Tensor, scale: Tensor, *, keep_zeros: bool) -> Tensor:
         scale: ``(C, 4)``.
         keep_zeros: exact zeros stay 0: they are air.
     """
-    columns = scale.to(image.device, torch.float32).T.reshape(4, -1, *[1] * (image.dim() - 1))
-    low, high, mean, deviation = columns
-    values = image.to(torch.float32)
-    scaled = values.clamp(low, high).sub_(mean).div_(deviation)
-    return scaled.mul_(values != 0) if keep_zeros else scaled
+    values = (image.as_tensor() if isinstance(image, MetaTensor) else image).to(torch.float32)
+    scaled = torch.empty(values.shape, device=values.device)  # contiguous, whatever the order of the file was
+    for channel, (low, high, mean, deviation), into in zip(values, scale.tolist(), scaled, strict=True):
+        clipped = channel if math.isinf(low) and math.isinf(high) else channel.clamp(low, high)
+        torch.sub(clipped, mean, out=into).div_(deviation)
+        if keep_zeros:
+            into.masked_fill_(channel == 0, 0.0)
+    if isinstance(image, MetaTensor):
+        return MetaTensor(scaled, meta=image.meta, applied_operations=image.applied_operations)
+    return scaled
 
 
 def clip_z_score_scale(
@@ -122,4 +130,20 @@ class ClipZScored(MapTransform):
             result[key] = clip_z_score(
                 result[key], foreground_share=self.foreground_share, percentiles=self.percentiles
             )
+        return result
+
+
+class ZScored(MapTransform):
+    """Z-score each channel over its voxels that are not exactly zero, which stay zero: :func:`z_score_scale`, applied.
+
+    The values are those of MONAI's ``NormalizeIntensityd(nonzero=True, channel_wise=True)``.
+
+    Args:
+        keys: images ``(C, *spatial)``, whole numbers or not; they become float32.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = apply_scale(result[key], z_score_scale(torch.as_tensor(result[key])), keep_zeros=True)
         return result

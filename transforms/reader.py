@@ -1,7 +1,8 @@
 """Load the files of a case: decoded in threads, checked to share one grid, stacked in the order of the modalities.
 
-:class:`CaseReader` is a MONAI ``ImageReader``, so that any ``LoadImage`` can use it; :class:`LoadCased` is
-``LoadImaged`` with that reader, and lets its messages through.
+:class:`CaseReader` is a MONAI ``ImageReader``, so that any ``LoadImage`` can use it; :class:`LoadCased` is what
+``LoadImaged`` does with that reader, but lets its messages through and leaves whole numbers and their order in memory
+as the file has them: turning a volume over costs more than decoding it, and most of it is air.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.data import ImageReader, MetaTensor
-from monai.transforms import LoadImaged
+from monai.transforms import MapTransform
 from monai.utils.enums import MetaKeys, SpaceKeys
 from monai.utils.misc import ImageMetaKey
 
 from brats_pipeline.errors import PipelineError
-from transforms.contrast import image_defects
+from transforms.contrast import has_contrast, image_defects
 from transforms.labels import MODALITIES
 from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, voxels
 
@@ -99,7 +100,7 @@ def _as_list(paths: Paths) -> list[str | PathLike[str]]:
     return [paths] if isinstance(paths, str | PathLike) else list(paths)
 
 
-class LoadCased(LoadImaged):
+class LoadCased(MapTransform):
     """Load the images and the label map of a case by :class:`CaseReader` and refuse what cannot be used.
 
     One more entry comes with the image: ``present``, a float tensor ``(C,)`` with 1 for a modality that the case has.
@@ -127,32 +128,33 @@ class LoadCased(LoadImaged):
         allow_missing: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, image_only=True, allow_missing_keys=allow_missing_keys)
-        self.case_reader = CaseReader()
+        super().__init__(keys, allow_missing_keys)
+        self.reader = CaseReader()
         self.modalities = tuple(modalities)
         self.image_key = image_key
         self.label_key = label_key
         self.allow_missing = allow_missing
 
-    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        """Replace the paths under each key by a tensor ``(C, x, y, z)``, float32."""
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Replace the paths under each key by a tensor ``(C, x, y, z)``: uint8 and int16 stay, others are float32."""
+        loaded = dict(data)
         held = self._held(data)
-        chosen = {**data, self.image_key: self._paths(data, held)} if self.image_key in data else data
-        loaded: dict[Hashable, Any] = super().__call__(chosen, reader or self.case_reader)
-        if (channels := data.get("channels")) is not None:
-            every = loaded[self.image_key]
-            if max(channels.values()) >= len(every):
-                raise PipelineError(f"the 4D file has {len(every)} channels, but its list names {channels}")
-            loaded[self.image_key] = every[[channels[name] for name in held]]
         grids: dict[str, tuple[tuple[int, ...], npt.NDArray[Any]]] = {}
         for key in self.key_iterator(loaded):
-            tensor = loaded[key]
-            name = str(tensor.meta[ImageMetaKey.FILENAME_OR_OBJ])
-            grids[name] = (tuple(tensor.shape[1:]), np.asarray(tensor.affine))
+            paths = _as_list(self._paths(data, held) if key == self.image_key else data[key])
+            array, meta = self.reader.get_data(self.reader.read(paths))
+            if key == self.image_key and (channels := data.get("channels")) is not None:
+                if max(channels.values()) >= len(array):
+                    raise PipelineError(f"the 4D file has {len(array)} channels, but its list names {channels}")
+                array = array[[channels[name] for name in held]]
+            name = str(paths[0])
+            grids[name] = (array.shape[1:], meta[MetaKeys.AFFINE])
             if key == self.label_key:
-                check_whole_numbers(np.asarray(tensor), name)
+                check_whole_numbers(array, name)
             else:
-                check_contrast(np.asarray(tensor), held)
+                check_contrast(array, held)
+            meta[ImageMetaKey.FILENAME_OR_OBJ] = name
+            loaded[key] = MetaTensor(torch.from_numpy(plain_numbers(array)), meta=meta)
         check_same_grid(grids)
         if self.image_key in loaded:
             loaded["present"] = torch.tensor([float(name in held) for name in self.modalities])
@@ -182,6 +184,13 @@ class LoadCased(LoadImaged):
         return [paths[list(have).index(name)] for name in held]
 
 
+def plain_numbers(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Values in a type that every tensor operation knows: uint8 and int16 as they are, anything else as float32."""
+    native = array.dtype.newbyteorder("=")
+    array = array.astype(native if native in (np.uint8, np.int16) else np.float32, order="K", copy=False)
+    return array if array.flags.writeable else array.copy(order="K")
+
+
 def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:
     """Refuse channels without contrast, as :func:`transforms.contrast.image_defects` tells them.
 
@@ -194,7 +203,12 @@ def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:
     """
     if len(image) != len(names):
         raise PipelineError(f"{len(image)} images came, {len(names)} are needed: {', '.join(names)}")
-    defects = [defect for channel, name in zip(image, names, strict=True) for defect in image_defects(name, channel)[0]]
+    defects = [
+        defect
+        for channel, name in zip(image, names, strict=True)
+        if not has_contrast(channel)
+        for defect in image_defects(name, channel)[0]
+    ]
     if defects:
         raise PipelineError(f"{'; '.join(defects)}; repair or export the scan again, or give the right file")
 
@@ -205,6 +219,8 @@ def check_whole_numbers(labels: npt.NDArray[Any], name: str) -> None:
     Raises:
         PipelineError: names the file and a value that is no whole number.
     """
+    if labels.dtype.kind in "iub":
+        return
     broken = labels != np.round(labels)
     if broken.any():
         raise PipelineError(

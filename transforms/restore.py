@@ -12,7 +12,19 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, MapTransform, Spacingd
 from torch import Tensor
 
-MOVING = frozenset({"Orientation", "Flip", "CropForeground", "Crop", "Pad", "SpatialPad", "BorderPad", "SpatialCrop"})
+MOVING = frozenset(
+    {
+        "Orientation",
+        "Flip",
+        "CropForegroundBox",
+        "CropForeground",
+        "Crop",
+        "SpatialCrop",
+        "Pad",
+        "SpatialPad",
+        "BorderPad",
+    }
+)
 """Transforms that move voxels and make none."""
 
 

@@ -1,12 +1,14 @@
-"""Normalisation without a brain mask: against numpy, and by its properties."""
+"""Normalisation with and without a brain mask: against MONAI and numpy, and by its properties."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import NormalizeIntensity
 
-from transforms.intensity import ClipZScored, clip_z_score
+from transforms.intensity import ClipZScored, ZScored, clip_z_score
 
 
 @pytest.fixture
@@ -53,3 +55,22 @@ def test_a_channel_without_contrast_becomes_zero() -> None:
 
 def test_the_dictionary_form_does_the_same(image: torch.Tensor) -> None:
     torch.testing.assert_close(ClipZScored("image")({"image": image})["image"], clip_z_score(image))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.float32])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("offset", [0, 20_000])
+def test_the_z_score_over_nonzero_voxels_is_that_of_monai(dtype: torch.dtype, turned: bool, offset: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    values = torch.randint(-50, 400, (3, 9, 11, 10), generator=draw) + offset
+    values[:, torch.rand(9, 11, 10, generator=draw) < 0.4] = 0
+    values[2] = 0  # a modality that is missing
+    volume = values.to(dtype)
+    volume = volume.permute(0, 3, 2, 1) if turned else volume
+    expected = NormalizeIntensity(nonzero=True, channel_wise=True, dtype=np.float64)(volume.double())
+    scan = MetaTensor(volume, affine=torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0])))
+    result = ZScored("image")({"image": scan})["image"]
+    torch.testing.assert_close(result.as_tensor(), torch.as_tensor(expected).float(), rtol=1e-4, atol=1e-5)
+    assert result.is_contiguous()
+    assert torch.equal(result.affine, scan.affine)
+    assert torch.equal(result == 0, volume == 0)

@@ -37,11 +37,35 @@ def test_voxels_and_affine_are_those_that_nibabel_reads(head, write_case):
     item = write_case(images, labels, affine)
     loaded = load(item)
     expected = np.stack([np.asarray(nib.load(path).dataobj) for path in item["image"]])
-    assert loaded["image"].dtype == torch.float32
     np.testing.assert_array_equal(loaded["image"].numpy(), expected)
     np.testing.assert_array_equal(loaded["label"].numpy()[0], labels)
     for key in ("image", "label"):
         np.testing.assert_allclose(loaded[key].affine, nib.load(item["image"][0]).affine)
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("u1", torch.uint8),
+        ("<i2", torch.int16),
+        (">i2", torch.int16),
+        ("u2", torch.float32),
+        ("i4", torch.float32),
+        (">f4", torch.float32),
+        ("f8", torch.float32),
+    ],
+)
+def test_small_whole_numbers_stay_what_they_are_and_all_else_becomes_float32(head, write_case, stored, read):
+    images, labels = head()
+    item = write_case(images, labels)
+    for path in item["image"]:
+        image = nib.load(path)
+        values = np.asarray(image.dataobj).clip(0, 200).astype(stored)
+        header = type(image.header)(endianness=">" if stored[0] == ">" else "<")
+        write_nifti(path, type(image)(values, image.affine, header, dtype=values.dtype))
+    loaded = load(item)["image"]
+    assert loaded.dtype == read
+    np.testing.assert_array_equal(loaded.numpy(), images.clip(0, 200))
 
 
 def test_channels_come_in_the_order_of_the_datalist(head, write_case):
