@@ -1,0 +1,148 @@
+"""What a reader should know of a label map before trusting it, in figures: intervals of volumes and expected Dice.
+
+The interval of a region's volume goes from the voxels that every member marks (each member's probability reaches the
+threshold) to those that at least one member marks, before any clean-up, and is widened to hold the volume of the label
+map. It is no confidence interval: it holds every member's own volume, and where there is one member it is a point.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import write_atomically
+from brats_pipeline.inference.expected_dice import ExpectedDice
+from transforms.cleaning import WIDEST_FIRST
+
+FOLDER = "uncertainty"
+"""Within a folder of predictions: ``<case_id>.json`` and the maps of each case."""
+TABLE = "uncertainty.csv"
+"""Beside it: all cases in one table."""
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RegionDoubt:
+    """One region of one case.
+
+    Args:
+        region: its name.
+        volume: of the label map, in ml; in voxels where a scan has no voxel size.
+        volume_low: see the module.
+        volume_high: see the module.
+        expected_dice: None without a calibration.
+        needs_review: whether less is expected than the calibration says is enough; None without an expectation.
+    """
+
+    region: str
+    volume: float
+    volume_low: float
+    volume_high: float
+    expected_dice: float | None
+    needs_review: bool | None
+
+
+def region_doubt(
+    region: str,
+    *,
+    mask: npt.NDArray[np.bool_],
+    lowest: npt.NDArray[np.bool_],
+    highest: npt.NDArray[np.bool_],
+    mean: npt.NDArray[np.floating[Any]],
+    voxel_ml: float | None,
+    calibration: ExpectedDice | None,
+) -> RegionDoubt:
+    """What is told of one region.
+
+    Args:
+        region: its name.
+        mask: the region in the label map, ``(x, y, z)``.
+        lowest: where every member marks it.
+        highest: where at least one does.
+        mean: of the members' probabilities.
+        voxel_ml: volume of a voxel; None: count voxels.
+        calibration: None gives no expected Dice.
+    """
+    voxels, fewest, most = (int(np.count_nonzero(array)) for array in (mask, lowest, highest))
+    size = 1 if voxel_ml is None else voxel_ml
+    expected = None if calibration is None else calibration.of(region, mean, mask)
+    return RegionDoubt(
+        region=region,
+        volume=voxels * size,
+        volume_low=min(voxels, fewest) * size,
+        volume_high=max(voxels, most) * size,
+        expected_dice=expected,
+        needs_review=None if expected is None or calibration is None else expected < calibration.review_below,
+    )
+
+
+def write_case(folder: Path, case_id: str, rows: Sequence[RegionDoubt], *, unit: str) -> None:
+    """Write ``<case_id>.json``."""
+    flags = [row.needs_review for row in rows if row.needs_review is not None]
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "unit": unit,
+        "needs_review": any(flags) if flags else None,
+        "regions": {row.region: {k: v for k, v in asdict(row).items() if k != "region"} for row in rows},
+    }
+    write_atomically(folder / f"{case_id}.json", json.dumps(content, indent=2) + "\n")
+
+
+def read_cases(out: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """What was told of each case of a folder of predictions, by case id; empty where nothing was.
+
+    Raises:
+        PipelineError: a file is damaged.
+    """
+    told = {}
+    for path in sorted((Path(out) / FOLDER).glob("*.json")):
+        if not path.name.startswith("."):
+            try:
+                told[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise PipelineError(
+                    f"{path}: cannot be read ({error}); delete it and segment the case again"
+                ) from error
+    return told
+
+
+def _place(region: str) -> int:
+    """Where a region stands in a table: widest first, then those that hold no other."""
+    return WIDEST_FIRST.index(region) if region in WIDEST_FIRST else len(WIDEST_FIRST)
+
+
+def write_table(out: str | os.PathLike[str]) -> None:
+    """Gather what was told of each case in ``uncertainty.csv``, one row per case and region, widest region first."""
+    told = read_cases(out)
+    if not told:
+        return
+    unit = next(iter(told.values()))["unit"]
+    volumes = ("volume", "volume_low", "volume_high")
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(["case_id", "region", *(f"{name}_{unit}" for name in volumes), "expected_dice", "needs_review"])
+    for case_id, case in told.items():
+        for region in sorted(case["regions"], key=_place):
+            row = case["regions"][region]
+            expected, review = row["expected_dice"], row["needs_review"]
+            digits = 3 if unit == "ml" else 0
+            table.writerow(
+                [
+                    case_id,
+                    region,
+                    *(f"{row[name]:.{digits}f}" for name in volumes),
+                    "" if expected is None else f"{expected:.4f}",
+                    "" if review is None else "yes" if review else "no",
+                ]
+            )
+    write_atomically(Path(out) / TABLE, buffer.getvalue())
