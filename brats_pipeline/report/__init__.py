@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from brats_pipeline.report.casepage import CasePage
 from brats_pipeline.report.confusion import tissue_confusion
 from brats_pipeline.report.faces import shows_head
 from brats_pipeline.report.headline import PartRow, notable_cases, part_rows
-from brats_pipeline.report.page import CasePage, write_report
+from brats_pipeline.report.page import write_report
 from brats_pipeline.report.volumes import CaseVolume, case_volume
 
 __all__ = [

@@ -147,7 +147,7 @@ def volume_agreement(scores: Sequence[RegionScore], regions: Sequence[str]) -> F
         return None
     across = min(3, len(shown))
     down = -(-len(shown) // across)
-    figure = _canvas(3.1 * across + 0.3, 3.1 * down)
+    figure = _canvas(3.1 * across + 0.3, 3.1 if down == 1 else 2.6 * down)  # two rows leave room for others on paper
     for number, region in enumerate(shown, start=1):
         axes = figure.add_subplot(down, across, number)
         means = np.array([(row.reference_ml + row.predicted_ml) / 2 for row in rows[region]])
@@ -177,7 +177,7 @@ def volume_agreement(scores: Sequence[RegionScore], regions: Sequence[str]) -> F
 def confusion_chart(confusion: Confusion) -> Figure:
     """Each tissue of the reference, shared out among what it was taken for."""
     rows, columns = len(confusion.rows), len(confusion.columns)
-    figure = _canvas(1.6 + 1.0 * columns, 1.1 + 0.62 * rows)
+    figure = _canvas()  # as large as the chart beside it, so that the letters of both have one size
     axes = figure.add_subplot()
     share = confusion.share
     axes.imshow(np.nan_to_num(share), cmap="Blues", vmin=0, vmax=1, aspect="auto")

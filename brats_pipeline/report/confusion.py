@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from transforms.labels import Convention
 
 ONE_TISSUE = {"NCR/NET": "NCR", "NETC": "NCR", "SNFH": "ED"}
 """Names that the years gave to one tissue, so that cohorts of several conventions share a table."""
+
+OF_REGIONS = {"NETC": "NCR", "SNFH": "ED"}
+"""Regions of a single tissue to its usual name."""
 
 OUTSIDE = "none"
 """Name of what carries no label."""
@@ -76,11 +79,18 @@ class Confusion:
         return shares
 
 
-def joined(cases: Sequence[Shares]) -> Confusion | None:
-    """Add up the cases; None where nothing is labelled."""
+def joined(cases: Sequence[Shares], regions: Collection[str] = ()) -> Confusion | None:
+    """Add up the cases; None where nothing is labelled.
+
+    Args:
+        cases: one each.
+        regions: that are scored; a tissue that is one of them goes by its name.
+    """
+    names = {OF_REGIONS[region]: region for region in regions if region in OF_REGIONS}
     total: dict[tuple[str, str], float] = {}
     for case in cases:
-        for pair, ml in case.items():
+        for (expected, predicted), ml in case.items():
+            pair = names.get(expected, expected), names.get(predicted, predicted)
             total[pair] = total.get(pair, 0.0) + ml
     rows, columns = (_names([pair[side] for pair in total]) for side in (0, 1))
     if not total:

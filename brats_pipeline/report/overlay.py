@@ -199,7 +199,8 @@ def overlay_figure(
         ncols=len(handles),
         frameon=False,
         labelcolor="white",
-        fontsize=9,
+        fontsize=9 if len(handles) < 6 else 8,
+        columnspacing=2.0 if len(handles) < 6 else 1.2,
         borderaxespad=0.1,
     )
     buffer = io.BytesIO()

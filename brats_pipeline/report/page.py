@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib.figure import Figure
 
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
@@ -24,98 +19,13 @@ from brats_pipeline.metrics import (
     SliceScore,
     slice_headline,
 )
-from brats_pipeline.report import charts, reliability, words
-from brats_pipeline.report.budget import LARGEST_BYTES, PAGE_BYTES, ROW_BYTES, encoded, within_budget
-from brats_pipeline.report.confusion import Shares, joined
+from brats_pipeline.report import reliability, words
+from brats_pipeline.report.budget import LARGEST_BYTES, PAGE_BYTES, ROW_BYTES, within_budget
+from brats_pipeline.report.casepage import CasePage, embedded, view_of
+from brats_pipeline.report.figures import CAPTIONS, drawn, written
 from brats_pipeline.report.headline import PartRow, headline_rows, notable_cases, smallest_differences, too_few
 from brats_pipeline.report.markdown import markdown_report
-from brats_pipeline.report.overlay import COLOURS, MODALITIES, OTHER_COLOUR
 from brats_pipeline.report.viewer import Viewer, find_viewer
-from brats_pipeline.report.volumes import CaseVolume
-
-PLACE_BYTES = 1200
-"""What surrounds a picture or a volume in the page, controls included."""
-_FIGURES = {
-    "dice": "Dice of every case by region",
-    "hd95": "HD95 of every case by region",
-    "dice_by_volume": "Dice against the volume in the reference",
-    "volumes": "Predicted minus reference volume against their mean",
-    "confusion": "Tissues of the reference against those of the prediction",
-    "calibration": "Reliability diagram of every region",
-    "training": "Training loss and validation Dice by epoch",
-}
-
-
-@dataclass(frozen=True)
-class CasePage:
-    """What a report shows of one case beside its scores.
-
-    Args:
-        case_id: the case.
-        overlay: a JPEG, or None.
-        no_overlay: why there is none.
-        volume: what can be scrolled; None without.
-        shows_head: whether skull and face were left in the scan.
-        confusion: tissue of the reference and of the prediction to their common volume in ml.
-    """
-
-    case_id: str
-    overlay: bytes | None = None
-    no_overlay: str | None = None
-    volume: CaseVolume | None = None
-    shows_head: bool = False
-    confusion: Shares | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes that picture and volumes take in the report."""
-        layers = (self.volume.image, self.volume.labels) if self.volume else ()
-        return sum(encoded(len(each)) + PLACE_BYTES for each in (self.overlay or b"", *layers))
-
-
-def _embedded(picture: bytes | None, kind: str) -> str | None:
-    """A picture as a data address, so that the file needs no other."""
-    return None if picture is None else f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
-
-
-def _drawn(
-    rules: Rules,
-    scores: Sequence[RegionScore],
-    pages: Sequence[CasePage],
-    curves: Mapping[str, Mapping[str, Sequence[float]]],
-    calibration: Calibration | None,
-) -> dict[str, Figure]:
-    """The figures that these data give, by the name of their files."""
-    regions = rules.regions
-    figures: dict[str, Figure | None] = {"dice": charts.strip_chart(scores, regions, "dice", "Dice", ticks=None)}
-    if not rules.slices:
-        # Without a fixed penalty the axis ends where the largest distance does.
-        end = rules.empties.one_hd95_mm or max([row.hd95_mm for row in scores if np.isfinite(row.hd95_mm)] or [1.0])
-        ticks = [tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500) if tick < end] + [round(end, 1)]
-        figures["hd95"] = charts.strip_chart(scores, regions, "hd95_mm", "HD95 (mm)", ticks=ticks)
-        figures["dice_by_volume"] = charts.dice_by_volume(scores, regions)
-        figures["volumes"] = charts.volume_agreement(scores, regions)
-    confusion = joined([page.confusion for page in pages if page.confusion is not None])
-    figures["confusion"] = None if confusion is None else charts.confusion_chart(confusion)
-    figures["training"] = charts.training_chart(curves)
-    figures["calibration"] = None if calibration is None else reliability.reliability_chart(calibration)
-    return {name: figure for name, figure in figures.items() if figure is not None}
-
-
-def _view(number: int, volume: CaseVolume) -> dict[str, Any]:
-    """A case's volumes as the page holds them."""
-    colours = [COLOURS.get(region, OTHER_COLOUR) for region in volume.regions]
-    return {
-        "id": f"scan{number}",
-        "image": base64.b64encode(volume.image).decode(),
-        "labels": base64.b64encode(volume.labels).decode(),
-        "place": json.dumps(volume.place),
-        "colours": json.dumps(colours),
-        "key": list(zip(volume.regions, colours, strict=True)),
-        "mm": f"{volume.mm:g}",
-        "modality": MODALITIES.get(volume.modality, volume.modality),
-        "predicted": volume.predicted,
-    }
 
 
 def write_report(
@@ -180,19 +90,15 @@ def write_report(
     pictures = len(shown)
     notable = notable_cases(scores, {page.case_id for page in shown})
 
-    figures = {}
-    for name, figure in _drawn(rules, scores, pages, curves or {}, calibration).items():
-        files = charts.rendered(figure)
-        for ending, content in files.items():
-            write_atomically(out_html.parent / "figures" / f"{name}.{ending}", content)
-        figures[name] = _embedded(files["svg"], "svg+xml")
+    plots = drawn(rules=rules, scores=scores, pages=pages, curves=curves or {}, calibration=calibration)
+    figures = written(plots, out_html.parent / "figures")
 
     viewer = find_viewer() if any(page.volume for page in shown) else None
     able = isinstance(viewer, Viewer)
-    taken = PAGE_BYTES + ROW_BYTES * len(scores) + sum(len(figure or "") for figure in figures.values())
+    taken = PAGE_BYTES + ROW_BYTES * len(scores) + sum(len(figure) for figure in figures.values())
     taken += len(viewer.script) if isinstance(viewer, Viewer) else 0
     shown = within_budget(shown, notable, room=LARGEST_BYTES - taken)
-    views = {page.case_id: _view(at, page.volume) for at, page in enumerate(shown) if able and page.volume}
+    views = {page.case_id: view_of(at, page.volume) for at, page in enumerate(shown) if able and page.volume}
     noun = "patient" if groups else "case"
     sentences = [*rules.sentences(), *words.convention_sentences(conventions)]
     heads = [page.case_id for page in shown if page.shows_head]
@@ -232,7 +138,7 @@ def write_report(
         heads=heads,
         left_out=pictures - len(shown),
         largest_mb=LARGEST_BYTES // 1_000_000,
-        pages=[(page.case_id, _embedded(page.overlay, "jpeg")) for page in shown],
+        pages=[(page.case_id, embedded(page.overlay, "jpeg")) for page in shown if page.overlay is not None],
         pictured={page.case_id for page in shown},
         notable=notable,
         views=views,
@@ -242,7 +148,7 @@ def write_report(
         no_pictures=[(page.case_id, page.no_overlay) for page in pages if page.no_overlay],
         images=images,
         figures=figures,
-        captions=_FIGURES,
+        captions=CAPTIONS,
         slices=by_patient,
         groups=groups,
         table=table[1:],
@@ -263,7 +169,7 @@ def write_report(
         parts=parts,
         cases=by_case,
         regions=rules.regions,
-        figures={f"figures/{name}.png": _FIGURES[name] for name in figures},
+        figures={f"figures/{name}.png": CAPTIONS[name] for name in figures},
         calibrated=calibrated,
         sentences=sentences,
         versions=versions,

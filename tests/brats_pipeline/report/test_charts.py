@@ -104,3 +104,18 @@ def test_equal_data_give_equal_files():
     assert first["png"].startswith(b"\x89PNG")
     assert b"<svg" in first["svg"]
     assert b"<dc:date>" not in first["svg"]
+
+
+def test_charts_that_stand_side_by_side_are_drawn_to_one_width_so_that_their_letters_have_one_size():
+    tissues = ("NETC", "SNFH", "ET", "RC", "none")
+    confusion = joined([{(one, other): 1.0 for one in tissues for other in tissues}])
+    beside = strip_chart(COHORT, ("WT", "ET"), "dice", "Dice", ticks=None)
+    assert confusion_chart(confusion).get_size_inches()[0] == beside.get_size_inches()[0]
+
+
+def test_tissues_go_by_the_names_of_the_regions_that_are_scored():
+    case = {("NCR", "ED"): 2.0, ("ED", "ED"): 6.0, ("none", "ET"): 1.0}
+    usual, renamed = joined([case], ("WT", "TC", "ET")), joined([case], ("WT", "TC", "ET", "NETC", "SNFH", "RC"))
+    assert usual.rows == ("ED", "NCR", "none")
+    assert (renamed.rows, renamed.columns) == (("NETC", "SNFH", "none"), ("ET", "SNFH", "none"))
+    assert renamed.ml.sum() == 9

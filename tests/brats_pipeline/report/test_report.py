@@ -229,6 +229,16 @@ def test_thick_slices_are_shown_in_true_proportion():
     assert down / across == pytest.approx(8 * 4 / 34, rel=0.06)
 
 
+def test_the_key_of_six_regions_fits_below_the_picture():
+    box = np.zeros((20, 20, 20), bool)
+    box[8:12, 8:12, 8:12] = True
+    masks = dict.fromkeys(("WT", "TC", "ET", "NETC", "SNFH", "RC"), box)
+    jpeg = overlay_figure({"flair": box.astype(np.float32)}, masks, masks, affine=LPS)
+    key = np.asarray(Image.open(io.BytesIO(jpeg)).convert("L"))[-38:]
+    assert key.max() > 200
+    assert max(key[:, :8].max(), key[:, -8:].max()) < 60
+
+
 def test_no_image_gives_no_picture():
     with pytest.raises(ValueError, match="at least one image"):
         overlay_figure({}, {"WT": np.zeros((3, 3, 3), bool)}, None, affine=LPS)
