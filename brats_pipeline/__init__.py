@@ -31,6 +31,7 @@ _HOMES = {
     "split_cases": "data.datalist",
     "study": "studies.study",
     "train": "training.train",
+    "tune": "tuning.tune",
     "with_patients": "cases.patients",
     "write_cohort": "phantom",
 }

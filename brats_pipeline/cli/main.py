@@ -17,6 +17,7 @@ from brats_pipeline.cli.printing import DISCLAIMER, complain
 from brats_pipeline.cli.segment import segment_command
 from brats_pipeline.cli.study import demo_command, study_command
 from brats_pipeline.cli.train import train_command
+from brats_pipeline.cli.tune import tune_command
 from brats_pipeline.errors import PipelineError, root_cause, was_interrupted
 
 INTERRUPTED = 130
@@ -46,6 +47,7 @@ app.command("train")(train_command)
 app.command("segment")(segment_command)
 app.command("evaluate")(evaluate_command)
 app.command("study")(study_command)
+app.command("tune")(tune_command)
 app.command("demo")(demo_command)
 app.add_typer(bundle_app, name="bundle")
 bundle_app.command("list")(bundle_list)
