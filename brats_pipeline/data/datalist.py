@@ -412,7 +412,7 @@ def items_for_inference(
     """The items that a bundle segments, without label maps; made to be named in its YAML.
 
     A case that lacks a modality, or whose list of files has a defect, gives an item without images whose ``defect``
-    says so: :class:`brats_pipeline.data.datasets.CohortDataset` passes it on as a failure, and the other cases are
+    says so: :class:`brats_pipeline.data.cohort.CohortDataset` passes it on as a failure, and the other cases are
     segmented.
 
     Without a datalist each case takes the convention of its layout: what a reference holds has no say in a prediction.

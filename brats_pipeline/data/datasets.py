@@ -1,4 +1,4 @@
-"""Data sets between the datalist and the engines: whole cases for inference, seeded random patches for training."""
+"""Data sets between the datalist and the engines: seeded random patches for training, and whole cases beside them."""
 
 from __future__ import annotations
 
@@ -89,42 +89,6 @@ class PrefetchLoader(DataLoader):
         assert self.augmentation is not None
         self.augmentation.set_random_state(seed=draw)
         return self.augmentation(patch)
-
-
-class CohortDataset(Dataset):
-    """Whole cases; one that cannot be loaded becomes ``{"case_id", "failure"}`` and the others go on.
-
-    Args:
-        data: datalist items; one with a ``defect`` is a failure already.
-        transform: the preprocessing.
-    """
-
-    def _transform(self, index: int) -> Any:
-        item = self.data[index]
-        if "defect" in item:
-            return {"case_id": item["case_id"], "failure": item["defect"]}
-        try:
-            return super()._transform(index)
-        except Exception as error:
-            cause = root_cause(error)
-            if isinstance(cause, PipelineError):
-                return {"case_id": item["case_id"], "failure": str(cause)}
-            logger.debug("%s cannot be loaded", item["case_id"], exc_info=error)
-            return {"case_id": item["case_id"], "failure": f"{type(cause).__name__}: {cause}"}
-
-
-def raise_failures(failures: Mapping[str, str]) -> None:
-    """End a run with an error where cases failed; made to be named in a bundle's YAML, behind the last case.
-
-    Args:
-        failures: case to reason, as :class:`brats_pipeline.inference.cohort.CohortEvaluator` collects them.
-
-    Raises:
-        PipelineError: there are any; the message names each case.
-    """
-    if failures:
-        reasons = "; ".join(f"{case_id}: {reason}" for case_id, reason in failures.items())
-        raise PipelineError(f"{len(failures)} cases failed, the others are finished: {reasons}")
 
 
 class _CachedCases(Dataset):

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 class CohortEvaluator(SupervisedEvaluator):
     """A ``SupervisedEvaluator`` that one bad case does not stop, and that writes while the network works.
 
-    A case that cannot be loaded arrives from :class:`brats_pipeline.data.datasets.CohortDataset` as
+    A case that cannot be loaded arrives from :class:`brats_pipeline.data.cohort.CohortDataset` as
     ``{"case_id", "failure"}``; one that cannot be written raises a :class:`brats_pipeline.errors.CaseError`. Both are
     noted in ``failures`` and passed over. Any other error, such as a full disk, would meet the next case too, and ends
     the run. With any other data set this is MONAI's evaluator.

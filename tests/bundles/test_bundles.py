@@ -91,7 +91,7 @@ def test_metadata_describes_channels_as_the_code_orders_them(bundle: Path) -> No
 @every
 def test_training_and_inference_agree_on_what_they_share(bundle: Path) -> None:
     train, infer = config(bundle, "train.yaml"), config(bundle, "inference.yaml")
-    own = {"imports", "initialize", "run"}
+    own = {"imports", "initialize", "run", "prepare_on"}
     shared = (train.keys() & infer.keys()) - own
     needed = {"network_def", "network", "preprocessing", "inferer", "modalities", "regions", "field_of_view"}
     assert needed | {"precision", "ckpt_path", "device"} <= shared

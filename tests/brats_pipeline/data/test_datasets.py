@@ -10,7 +10,7 @@ import pytest
 import torch
 from monai.transforms import Compose, RandSpatialCropd, Transform
 
-from brats_pipeline.data.datasets import CaseDataset, CohortDataset, PatchDataset, PrefetchLoader, raise_failures
+from brats_pipeline.data.datasets import CaseDataset, PatchDataset, PrefetchLoader
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.slice_stack import SliceMajord
 
@@ -97,37 +97,6 @@ def test_patches_of_nothing_are_refused() -> None:
         patches(0)[12]
 
 
-def test_in_a_cohort_a_broken_case_becomes_its_reason() -> None:
-    data = CohortDataset(items(0, 9, 1), Compose([Load()]))
-    assert data[1] == {"case_id": "case 9", "failure": "the file is truncated"}
-    assert "failure" not in data[0]
-    assert "failure" not in data[2]
-
-
-def test_a_defect_of_the_code_is_told_from_one_of_the_data_by_its_type_and_leaves_a_traceback(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    data = CohortDataset(items(0, 8), Compose([Load()]))
-    with caplog.at_level("DEBUG", logger="brats_pipeline.data.datasets"):
-        assert data[1] == {"case_id": "case 8", "failure": "ZeroDivisionError: a defect"}
-    (record,) = (record for record in caplog.records if record.name == "brats_pipeline.data.datasets")
-    assert record.levelname == "DEBUG"
-    assert "case 8" in record.getMessage()
-    assert record.exc_info
-
-
-def test_an_item_with_a_defect_is_a_failure_that_nobody_tries_to_load() -> None:
-    data = CohortDataset([items(0)[0] | {"defect": "lacks t2"}], Compose([Load()]))
-    assert data[0] == {"case_id": "case 0", "failure": "lacks t2"}
-    assert data.transform.transforms[0].loaded == []
-
-
-def test_failures_are_raised_together_and_none_is_no_error() -> None:
-    raise_failures({})
-    with pytest.raises(PipelineError, match=r"2 cases failed.*a: lacks t2; b: is torn"):
-        raise_failures({"a": "lacks t2", "b": "is torn"})
-
-
 def test_in_validation_a_broken_case_is_an_error_that_names_it() -> None:
     data = CaseDataset(items(0, 9), Compose([Load()]))
     assert data[0]["number"] == 0
@@ -143,7 +112,7 @@ def test_validation_cases_are_loaded_once() -> None:
 
 
 def test_the_loader_gives_every_batch_in_order() -> None:
-    loader = PrefetchLoader(CohortDataset(items(0, 1, 2, 3, 4), Compose([Load()])), batch_size=2, num_workers=0)
+    loader = PrefetchLoader(CaseDataset(items(0, 1, 2, 3, 4), Compose([Load()])), batch_size=2, num_workers=0)
     for _ in range(2):  # every epoch anew
         assert [batch["number"].tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
 
