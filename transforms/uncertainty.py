@@ -55,18 +55,19 @@ class MemberPool:
         self._more: list[Tensor] = []
         self._weights: Tensor = torch.zeros(1)
 
-    def add(self, probabilities: Tensor, weights: Sequence[float] | None = None) -> None:
+    def add(self, probabilities: Tensor, weights: float | Sequence[float] = 1.0) -> None:
         """Add a member.
 
         Args:
             probabilities: ``(N, R, *spatial)``, float32.
-            weights: of the member in each of the R regions; by default 1. A member of weight 0 has no say there.
+            weights: of the member, one for all regions or one for each. Where it is 0, the member has no say.
 
         Raises:
             ValueError: weights below 0, or another number of them than of regions.
         """
-        given = [1.0] * probabilities.shape[1] if weights is None else list(weights)
-        if len(given) != probabilities.shape[1] or min(given) < 0:
+        regions = probabilities.shape[1]
+        given = [float(weights)] * regions if isinstance(weights, int | float) else list(map(float, weights))
+        if len(given) != regions or min(given) < 0:
             raise ValueError(
                 f"weights are {given} for {probabilities.shape[1]} regions; give one of at least 0 for each"
             )

@@ -132,7 +132,7 @@ class EnsembleInferer(Inferer):
         networks: list[Callable[..., Any]] = (
             list(network.members) if isinstance(network, CheckpointEnsemble) else [network]
         )
-        weights = [None] * len(networks) if self.weights is None else list(self.weights)
+        weights = [1.0] * len(networks) if self.weights is None else list(self.weights)
         if len(weights) != len(networks):
             raise ValueError(f"{len(weights)} weights for {len(networks)} checkpoints; give one for each")
         images = mirrorings(self._axes(inputs.dim() - 2))
@@ -141,9 +141,7 @@ class EnsembleInferer(Inferer):
         pool = MemberPool(spread=self.spread)
         for member, weight in zip(networks, weights, strict=True):
             for logits in self._of(inputs, member, images, *args, **kwargs):
-                regions = logits.shape[1]
-                each = [float(weight)] * regions if isinstance(weight, int | float) else weight
-                pool.add(logits.float().sigmoid_(), each)
+                pool.add(logits.float().sigmoid_(), weight)
         pooled = pool.logits()
         return MetaTensor(pooled, meta=inputs.meta) if isinstance(inputs, MetaTensor) else pooled
 

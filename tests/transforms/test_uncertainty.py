@@ -23,7 +23,7 @@ def case(*values: float) -> torch.Tensor:
 def pooled(members, weights=None, *, spread=False):
     pool = MemberPool(spread=spread)
     for number, member in enumerate(members):
-        pool.add(member, None if weights is None else weights[number])
+        pool.add(member, 1 if weights is None else weights[number])
     return pool
 
 
