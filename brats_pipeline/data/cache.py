@@ -31,6 +31,8 @@ from torch import Tensor
 from brats_pipeline.errors import PipelineError
 
 SCHEMA_VERSION = 1
+NAMES = ("case_id", "patient_id", "fold")
+"""What an item says of its case beside the files: no array depends on it, and another split may say otherwise."""
 MAPPED_FROM = 2**16
 """Arrays of more bytes are mapped into memory, smaller ones read."""
 
@@ -48,9 +50,18 @@ class CaseCache:
         self.recipe = recipe
 
     def key(self, item: Mapping[str, Any]) -> str:
-        """The name of an item's entry: a hash of the contents of its files, its other values and the recipe."""
-        described = json.dumps([SCHEMA_VERSION, self.recipe, _with_contents(item)], sort_keys=True)
+        """The name of an item's entry: a hash of the contents of its files, its other values and the recipe.
+
+        How the case is called and in which fold it lies (:data:`NAMES`) does not count.
+        """
+        counts = {name: value for name, value in item.items() if name not in NAMES}
+        described = json.dumps([SCHEMA_VERSION, self.recipe, _with_contents(counts)], sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
+
+    def find(self, item: Mapping[str, Any], key: str | None = None) -> dict[str, Any] | None:
+        """The sample of an item (of its key, where that is known), under the names of now; None as :meth:`read`."""
+        sample = self.read(key or self.key(item))
+        return sample and {**sample, **{name: item[name] for name in NAMES if name in sample and name in item}}
 
     def read(self, key: str) -> dict[str, Any] | None:
         """The sample of a key; None where there is none, or where it is damaged (then it is removed)."""

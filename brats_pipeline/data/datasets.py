@@ -165,7 +165,7 @@ class _CachedCases(Dataset):
     def _find(self, case: int) -> bool:
         assert self.cache is not None
         with _naming(self.data[case]):
-            self._kept[case] = self.cache.read(self.cache.key(self.data[case]))
+            self._kept[case] = self.cache.find(self.data[case])
         return self._kept[case] is not None
 
     def _keep(self, case: int) -> None:
@@ -176,10 +176,10 @@ class _CachedCases(Dataset):
                 self._kept[case] = self._prepare(case)
                 return
             key = self.cache.key(self.data[case])
-            self._kept[case] = self.cache.read(key)
+            self._kept[case] = self.cache.find(self.data[case], key)
             if self._kept[case] is None:
                 self.cache.write(key, self._prepare(case))
-                self._kept[case] = self.cache.read(key)
+                self._kept[case] = self.cache.find(self.data[case], key)
                 if self._kept[case] is None:
                     raise PipelineError(
                         f"{self.cache.folder}: what was just kept cannot be read; choose another folder"

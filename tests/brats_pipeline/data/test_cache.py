@@ -113,6 +113,22 @@ def test_the_key_follows_contents_and_settings_but_neither_names_nor_places(tmp_
     assert cache.key(first) != cache.key(moved)
 
 
+def test_another_split_of_the_same_cases_finds_them_prepared_under_its_own_names(tmp_path: Path) -> None:
+    (case,) = items(tmp_path / "data", 1)
+    first = {**case, "case_id": "a", "patient_id": "P1", "fold": 0, "convention": "lgg"}
+    later = {**case, "case_id": "b", "patient_id": "P2", "fold": 3, "convention": "lgg"}
+    patches([first], tmp_path / "cache").load()
+    Load.loaded = 0
+    again = patches([later], tmp_path / "cache")
+    again.load()
+    assert Load.loaded == 0
+    (kept,) = again.kept()
+    assert (kept["case_id"], kept["patient_id"], kept["fold"]) == ("b", "P2", 3)
+    assert torch.equal(kept["image"], torch.from_numpy(np.load(case["image"])))
+    patches([{**later, "convention": "msd"}], tmp_path / "cache").load()  # this decides what labels mean
+    assert Load.loaded > 0
+
+
 def test_a_recipe_is_the_same_in_every_process() -> None:
     code = (
         "from monai.transforms import SpatialPadd, Orientationd\n"
