@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from brats_pipeline.cli.options import Device, Json, Out, Quiet, Settings, overrides_of
 from brats_pipeline.cli.printing import DISCLAIMER, complain, say
 from brats_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from brats_pipeline.inference.segment import Segmentation
 
 
 def segment_command(
@@ -32,6 +36,16 @@ def segment_command(
         bool,
         typer.Option("--allow-missing", help="Segment a case that lacks modalities, by a network trained for it."),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="K/N", help="Only the K-th of N shares of the cases, as 3/16."),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Segment the cases that arrive in a folder, until Ctrl-C.")
+    ] = False,
+    settle: Annotated[
+        float, typer.Option(min=0, help="With --watch: seconds without change before a case is taken to be whole.")
+    ] = 10.0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -43,30 +57,43 @@ def segment_command(
     if bool(files) == bool(inputs):
         raise PipelineError("give either folders of cases, or the four files --t1c --t1 --t2 --flair")
     with growing_bar("segment", quiet=quiet) as (on_start, on_case):
-        result = segment(
-            files or inputs or [],
-            out,
-            bundle=bundle,
-            convention=convention,
-            device=device,
-            overrides=overrides_of(settings),
-            overwrite=overwrite,
-            save_probabilities=save_probabilities,
-            allow_missing=allow_missing,
-            on_start=on_start,
-            on_case=on_case,
-        )
+        arguments: dict[str, Any] = {
+            "bundle": bundle,
+            "convention": convention,
+            "device": device,
+            "overrides": overrides_of(settings),
+            "overwrite": overwrite,
+            "save_probabilities": save_probabilities,
+            "allow_missing": allow_missing,
+            "share": shard,
+            "on_start": on_start,
+            "on_case": on_case,
+        }
+        if watch:
+            from brats_pipeline.inference.watching import watch as rounds
+
+            if inputs is None or len(inputs) != 1:
+                raise PipelineError("--watch takes one folder, in which case folders arrive")
+            say(f"watching {inputs[0]}, Ctrl-C ends it")
+            for result in rounds(inputs[0], out, settle=settle, **arguments):
+                _tell(result, as_json=as_json)
+        result = segment(files or inputs or [], out, **arguments)
+    _tell(result, as_json=as_json)
+    if not result.failed or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun would end the other processes
+        return 0
+    return 1 if result.done or result.skipped else 2
+
+
+def _tell(result: Segmentation, *, as_json: bool) -> None:
+    """Say what became of the cases."""
     for case_id, reason in result.failed.items():
         complain(f"{case_id}: {reason}")
     if as_json:
         names = ("done", "skipped", "failed", "notes", "missing")
         print(json.dumps({"out": str(result.out), **{name: getattr(result, name) for name in names}}))  # noqa: T201
-    else:
-        for case_id, note in result.notes.items():
-            say(f"{case_id}: {note}")
-        kept = f", {len(result.skipped)} were there already" if result.skipped else ""
-        say(f"{len(result.done)} cases segmented{kept}, {len(result.failed)} failed: {result.out}")
-        say(DISCLAIMER)
-    if result.failed:
-        return 1 if result.done or result.skipped else 2
-    return 0
+        return
+    for case_id, note in result.notes.items():
+        say(f"{case_id}: {note}")
+    kept = f", {len(result.skipped)} were there already" if result.skipped else ""
+    say(f"{len(result.done)} cases segmented{kept}, {len(result.failed)} failed: {result.out}")
+    say(DISCLAIMER)

@@ -33,6 +33,7 @@ class CohortEvaluator(SupervisedEvaluator):
         failures: case to the reason why it was passed over.
         seconds: case to what its stages took: ``load`` (where the data set says so), ``network``, and ``write``, which
             is all of the post-processing. Stages of different cases run at the same time.
+        hashes: case to the SHA-256 of its image files.
         watchers: functions that are called with the id of each case that is written or passed over.
 
     Raises:
@@ -45,6 +46,7 @@ class CohortEvaluator(SupervisedEvaluator):
             raise ValueError(f"batch_size is {batch_size}; whole cases run one by one, set dataloader::batch_size to 1")
         self.failures: dict[str, str] = {}
         self.seconds: dict[str, dict[str, float]] = {}
+        self.hashes: dict[str, list[str]] = {}
         self.watchers: list[Callable[[str], None]] = []
         at_once = ("key_val_metric", "additional_metrics", "val_handlers")
         self._behind = bool(arguments.get("postprocessing")) and not any(arguments.get(name) for name in at_once)
@@ -69,6 +71,8 @@ class CohortEvaluator(SupervisedEvaluator):
         self.seconds[self._case_id] = {}
         if "load_seconds" in batchdata:
             self.seconds[self._case_id]["load"] = float(batchdata.pop("load_seconds")[0])
+        if "image_sha256" in batchdata:
+            self.hashes[self._case_id] = batchdata.pop("image_sha256")[0].splitlines()
         if "failure" in batchdata:
             self._pass_over(self._case_id, batchdata["failure"][0])
             self._tell(self._case_id)

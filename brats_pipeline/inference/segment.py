@@ -9,11 +9,10 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities, weights_path
+from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities
 from brats_pipeline.cases import (
     Case,
     Source,
@@ -25,15 +24,14 @@ from brats_pipeline.cases import (
 )
 from brats_pipeline.data.datalist import case_items
 from brats_pipeline.data.fingerprint import check_headers
-from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.files import file_sha256, write_atomically
-from brats_pipeline.inference.inputs import chosen, inputs_of, other_origin, refuse_untrained, without_modalities
-from brats_pipeline.predictions import files_by_case, files_to_write, probability_file
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.inputs import chosen, inputs_of, refuse_untrained, without_modalities
+from brats_pipeline.inference.record import RECORD, earlier_cases, identity_of, remove_predictions, write_record
+from brats_pipeline.inference.sharing import Share, share_of
+from brats_pipeline.predictions import files_to_write, probability_file
 from transforms.labels import MODALITIES, misfit
 from transforms.nifti import strip_suffix
 
-SCHEMA_VERSION = 2
-RECORD = "run.json"
 SAVE_PROBABILITIES = "save_probabilities"
 ALLOW_MISSING = "allow_missing"
 LESS_SEEN = "which may cost accuracy: compare with cases that have every modality"
@@ -61,6 +59,7 @@ class Segmentation:
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    hashes: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -102,6 +101,7 @@ def segment(
     allow_missing: bool = False,
     without: Collection[str] = (),
     only: Collection[str] | None = None,
+    share: str | None = None,
     on_start: Callable[[int], None] | None = None,
     on_case: Callable[[str], None] | None = None,
 ) -> Segmentation:
@@ -123,6 +123,8 @@ def segment(
         without: modalities that are left out of every case as if they were missing, whatever the network was trained
             for: to see what they are worth.
         only: ids of the cases to segment; by default all that are found.
+        share: ``"3/16"`` for the third of sixteen equal shares of the cases, so that as many processes can work into
+            one folder; by default that of this process under torchrun, else every case.
         on_start: called with the number of cases about to be segmented.
         on_case: called after each case, segmented or failed, with its id.
 
@@ -145,7 +147,8 @@ def segment(
     if allow_missing:
         refuse_untrained(root)
     allow_missing = allow_missing or bool(without)
-    cases = [without_modalities(case, without) for case in chosen(cases, only)]
+    part = share_of(share)
+    cases = [without_modalities(case, without) for case in (part or Share()).of(chosen(cases, only))]
     regions = _regions_written(root, overrides)
     if convention is not None and (refusal := misfit(convention, regions)):
         raise PipelineError(refusal)
@@ -167,8 +170,8 @@ def segment(
             if is_stack(sources[0]) and len(sources[0].paths) == 1:
                 result.notes[case.case_id] = "; ".join(filter(None, (result.notes.get(case.case_id), LONE_SLICE)))
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
-    identity = _identity(root, convention, overrides)
-    earlier = _earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
+    identity = identity_of(root, convention, overrides)
+    earlier = earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
     changed = {name for name, told in inputs_now.items() if name in earlier and earlier[name].get("inputs") != told}
     if not overwrite:
         result.skipped = [
@@ -181,11 +184,19 @@ def segment(
     started = time.monotonic()
 
     def record(pending: Sequence[str] = ()) -> None:
-        _write_record(identity, earlier, inputs_now, result, pending, time.monotonic() - started)
+        write_record(
+            out,
+            identity,
+            earlier,
+            _states(result, inputs_now, pending),
+            bundle=root.name,
+            seconds=time.monotonic() - started,
+            shared=part is not None,
+        )
 
     def begin() -> None:
         """Remove what stands for scans that are gone, then vouch for what is about to be written."""
-        _remove(out, changed)
+        remove_predictions(out, changed)
         for item in () if save_probabilities else items:
             if (stale := probability_file(out, item["case_id"])).is_file():
                 stale.unlink()
@@ -198,7 +209,7 @@ def segment(
             switches = {SAVE_PROBABILITIES: save_probabilities, ALLOW_MISSING: allow_missing}
             switched = {name: True for name, on in switches.items() if on}
             _run(root, items, device, {**overrides, **switched}, result, begin, on_case)
-        _remove(out, earlier.keys() & result.failed.keys())
+        remove_predictions(out, earlier.keys() & result.failed.keys())
     finally:
         if result.done or result.skipped or result.failed:
             record()
@@ -206,6 +217,26 @@ def segment(
             (out / RECORD).unlink()
             out.rmdir()
     return result
+
+
+def _states(
+    result: Segmentation, inputs_now: Mapping[str, Mapping[str, Any]], pending: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """What this call says about its cases, for ``run.json``."""
+    states: dict[str, dict[str, Any]] = {name: {"status": "pending"} for name in pending}
+    states |= {name: {"status": "done"} for name in (*result.skipped, *result.done)}
+    states |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
+    for name, state in states.items():
+        state["inputs"] = inputs_now[name]
+        if name in result.hashes:
+            state["image_sha256"] = result.hashes[name]
+        if name in result.seconds:
+            state["seconds"] = {stage: round(spent, 3) for stage, spent in result.seconds[name].items()}
+        if name in result.notes:
+            state["note"] = result.notes[name]
+        if name in result.missing:
+            state["missing"] = list(result.missing[name])
+    return states
 
 
 def _regions_written(root: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
@@ -241,7 +272,8 @@ def _run(
     with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
         listing = Path(folder) / "datalist.json"
         listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
-        runtime: dict[str, Any] = {**overrides, "data_list_file_path": str(listing), "output_dir": str(result.out)}
+        own = {"data_list_file_path": str(listing), "output_dir": str(result.out), "share": "1/1"}
+        runtime: dict[str, Any] = {**overrides, **own}
         if device is not None:
             runtime["device"] = f"$torch.device('{device}')"
         workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime, changed=overrides)
@@ -263,117 +295,4 @@ def _run(
         finally:
             result.failed |= evaluator.failures
             result.seconds |= evaluator.seconds
-
-
-def _remove(out: Path, case_ids: Collection[str]) -> None:
-    """Delete the predictions of these cases."""
-    for case_id, paths in files_by_case(out).items():
-        for path in paths if case_id in case_ids else ():
-            path.unlink()
-
-
-def _identity(root: Path, convention: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """What two calls must share for their predictions to lie in one folder."""
-    weights = weights_path(root)
-    if not weights.is_file():
-        raise PipelineError(
-            f"{root.name} has no weights ({weights} is missing); train it with "
-            f"`brats-pipeline train {root.name} --data DATA -o RUN`, then give --bundle RUN"
-        )
-    identity = {
-        "schema_version": SCHEMA_VERSION,
-        "weights_sha256": file_sha256(weights),
-        "configuration_sha256": file_sha256(root / "configs" / "inference.yaml"),
-        "convention": convention,
-        "overrides": dict(overrides),
-    }
-    plain: dict[str, Any] = json.loads(json.dumps(identity, default=str))
-    return plain
-
-
-def _earlier_cases(
-    out: Path,
-    identity: Mapping[str, Any],
-    items: Sequence[Mapping[str, Any]],
-    inputs_now: Mapping[str, Mapping[str, Any]],
-    *,
-    overwrite: bool,
-) -> dict[str, Any]:
-    """The cases that earlier calls of the same identity recorded; predictions of any other are not mixed with ours.
-
-    With ``overwrite``, what others left for these cases is removed at once: a call that is interrupted must not leave
-    it to be taken for ours.
-    """
-    wanted = set(inputs_now)
-    for item in items:
-        scans = {Path(image).resolve() for image in item["image"]}
-        for path in files_to_write(out, item):
-            if path in scans:
-                raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
-    files = files_by_case(out)
-    there = set(files)
-    try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        cases: dict[str, Any] = record["cases"]
-    except FileNotFoundError:
-        there &= wanted  # not a folder of ours: the other files are none of our business
-        record, cases = {}, {}
-    except (OSError, ValueError, KeyError, TypeError):
-        record, cases = {}, {}
-    differing = [key for key, value in identity.items() if record.get(key, "absent") != value]
-    if not differing:
-        for case_id in sorted(wanted & cases.keys() & there) if not overwrite else ():
-            if origin := other_origin(cases[case_id].get("inputs", {}), inputs_now[case_id]):
-                raise CaseError(
-                    case_id,
-                    f"{out} already holds a prediction for a case of this name, made from {origin}; choose another "
-                    "folder, or --overwrite",
-                )
-        return cases
-    if there:
-        why = f"that differ in {', '.join(differing)}" if record else f"without a {RECORD} that tells what made them"
-        if not overwrite:
-            raise PipelineError(f"{out} holds predictions {why}; choose another folder, or --overwrite")
-        if others := sorted(there - wanted):
-            raise PipelineError(
-                f"{out} holds predictions of other cases ({', '.join(others[:3])}) {why}, which would stay; "
-                "choose another folder"
-            )
-        for case_id in there:
-            for path in files[case_id]:
-                path.unlink()
-    return {}
-
-
-def _write_record(
-    identity: Mapping[str, Any],
-    earlier: Mapping[str, Any],
-    inputs_now: Mapping[str, Any],
-    result: Segmentation,
-    pending: Sequence[str],
-    seconds: float,
-) -> None:
-    """``run.json``: what segmented, and the status of every case with the files it is about.
-
-    A call that is killed leaves its record as it was at the start: the files of pending cases that are there by then
-    were made from these inputs.
-    """
-    status = {**earlier, **{name: {"status": "pending"} for name in pending}}
-    status |= {name: {"status": "done"} for name in (*result.skipped, *result.done)}
-    status |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
-    for name in (*pending, *result.skipped, *result.done, *result.failed):
-        status[name]["inputs"] = inputs_now[name]
-        if name in result.notes:
-            status[name]["note"] = result.notes[name]
-        if name in result.seconds:
-            status[name]["seconds"] = {stage: round(spent, 3) for stage, spent in result.seconds[name].items()}
-        if name in result.missing:
-            status[name]["missing"] = list(result.missing[name])
-    record = {
-        **identity,
-        "bundle": result.bundle.name,
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 2),
-        "cases": dict(sorted(status.items())),
-    }
-    write_atomically(result.out / RECORD, json.dumps(record, indent=2) + "\n")
+            result.hashes |= evaluator.hashes

@@ -57,11 +57,22 @@ def test_the_record_names_the_weights_and_the_status_of_every_case(predictions: 
     import hashlib
 
     record = json.loads((predictions / "run.json").read_text())
-    assert record["schema_version"] == 2
+    assert record["schema_version"] == 3
     assert record["weights_sha256"] == hashlib.sha256((run / "models" / "model.pt").read_bytes()).hexdigest()
     assert {name: case["status"] for name, case in record["cases"].items()} == {
         path.name.removesuffix(".nii.gz"): "done" for path in predictions.glob("*.nii.gz")
     }
+
+
+def test_the_record_tells_what_was_read_and_what_each_stage_took(predictions: Path, cohort: Path) -> None:
+    import hashlib
+
+    record = json.loads((predictions / "run.json").read_text())
+    for name, case in record["cases"].items():
+        files = [cohort / name / f"{name}_{suffix}.nii.gz" for suffix in ("t1ce", "t1", "t2", "flair")]
+        assert case["image_sha256"] == [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        assert set(case["seconds"]) == {"load", "network", "write"}
+        assert all(0 < spent < 60 for spent in case["seconds"].values())
 
 
 def test_a_second_call_does_nothing_again(predictions: Path, cohort: Path, run: Path, tmp_path: Path) -> None:

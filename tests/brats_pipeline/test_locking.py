@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.studies.locking import claimed, taking_turns
+from brats_pipeline.locking import claimed, taking_turns
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from brats_pipeline.studies.locking import {lock}
+from brats_pipeline.locking import {lock}
 with {lock}(Path(sys.argv[1])):
     print("in", flush=True)
     time.sleep(600)

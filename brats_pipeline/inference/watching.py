@@ -1,0 +1,75 @@
+"""Segmenting exams as they arrive in a folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from brats_pipeline.cases import Case, find_cases
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.inputs import inputs_of
+from brats_pipeline.inference.segment import Segmentation, segment
+from transforms.labels import MODALITIES
+
+
+def watch(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    settle: float = 10.0,
+    every: float = 2.0,
+    sleep: Callable[[float], object] = time.sleep,
+    now: Callable[[], float] = time.time,
+    **arguments: Any,
+) -> Iterator[Segmentation]:
+    """Segment each case of a folder once its files have come to rest, and again when they change; without end.
+
+    A case that failed is tried again only when its files have changed. What was segmented by an earlier call with the
+    same weights is not done again.
+
+    Args:
+        folder: case folders arrive in it; it may be empty at first.
+        out: folder of the predictions; not within ``folder``.
+        settle: seconds since the last change of a file of the case before it is taken to be whole.
+        every: seconds between two looks at the folder.
+        sleep: how to wait.
+        now: the time, in seconds since the epoch.
+        arguments: of :func:`brats_pipeline.inference.segment.segment`.
+
+    Yields:
+        What became of the cases of each round in which there were any.
+
+    Raises:
+        PipelineError: the folder is none, or nothing can be segmented in it at all, as without weights.
+    """
+    folder, out = Path(folder).resolve(), Path(out).resolve()
+    if not folder.is_dir():
+        raise PipelineError(f"{folder}: there is no such folder to watch; make it, or give another one")
+    if out.is_relative_to(folder):
+        raise PipelineError(f"{out} lies within the watched folder, so predictions would be taken for scans; move it")
+    known: dict[str, Mapping[str, Any]] = {}
+    while True:
+        states = {case.case_id: inputs_of(case, MODALITIES) for case in _settled(folder, now() - settle)}
+        if fresh := [name for name, state in states.items() if known.get(name) != state]:
+            yield segment([folder], out, only=fresh, **arguments)
+            known |= {name: states[name] for name in fresh}
+        sleep(every)
+
+
+def _settled(folder: Path, before: float) -> list[Case]:
+    """The cases none of whose files were changed since."""
+    try:
+        cases = find_cases(folder)
+    except PipelineError:  # nothing that looks like a case yet, or half of one
+        return []
+    return [case for case in cases if _last_change(case) <= before]
+
+
+def _last_change(case: Case) -> float:
+    paths = [path for source in case.images.values() for path in source.paths]
+    try:
+        return max(max(path.stat().st_mtime, path.parent.stat().st_mtime) for path in paths)
+    except OSError:  # a file that went away while we looked
+        return float("inf")

@@ -1,0 +1,96 @@
+"""Exams that arrive in a folder: segmented once they are whole, once each, and again when they change."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.segment import Segmentation
+from brats_pipeline.inference.watching import watch
+
+CASES = ["BraTS2021_00001", "BraTS2021_00002"]
+
+
+class World:
+    """A folder, a clock that moves only when the watcher waits, and things that happen at its ticks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.time = 1_000_000.0
+        self.events: list[Any] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        if not self.events:
+            raise KeyboardInterrupt
+        event = self.events.pop(0)
+        if event is not None:
+            for path in [*(changed := event()).rglob("*"), changed]:
+                os.utime(path, (self.time, self.time))
+
+    def rounds(self, out: Path, **arguments: Any) -> Iterator[Segmentation]:
+        with pytest.raises(KeyboardInterrupt):
+            yield from watch(
+                self.folder, out, settle=5, every=3, sleep=self.sleep, now=lambda: self.time, device="cpu", **arguments
+            )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    (tmp_path / "arriving").mkdir()
+    return World(tmp_path / "arriving")
+
+
+def test_a_case_is_segmented_once_when_its_files_have_come_to_rest(
+    world: World, cohort: Path, run: Path, predictions: Path, tmp_path: Path
+) -> None:
+    waited: list[float] = []
+    world.events = [
+        lambda: shutil.copytree(cohort / CASES[0], world.folder / CASES[0]),
+        None,
+        None,
+        lambda: shutil.copytree(cohort / CASES[1], world.folder / CASES[1]),
+        None,
+        None,
+        None,
+    ]
+    seen = []
+    for result in world.rounds(tmp_path / "out", bundle=run):
+        seen.append(result.done)
+        waited.append(world.time - 1_000_000)
+    assert seen == [[CASES[0]], [CASES[1]]]
+    assert waited == [9, 18], "arrived at 3 and 12, and lay still for at least 5 seconds"
+    for name in CASES:
+        assert (tmp_path / "out" / f"{name}.nii.gz").read_bytes() == (predictions / f"{name}.nii.gz").read_bytes()
+
+
+def test_a_bad_case_is_told_once_and_tried_again_when_it_was_mended(
+    world: World, cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    def spoilt() -> Path:
+        case = shutil.copytree(cohort / CASES[0], world.folder / CASES[0])
+        scan = case / f"{CASES[0]}_t2.nii.gz"
+        scan.write_bytes(scan.read_bytes()[:500])
+        return case
+
+    def mended() -> Path:
+        shutil.copy(cohort / CASES[0] / f"{CASES[0]}_t2.nii.gz", world.folder / CASES[0])
+        return world.folder / CASES[0]
+
+    world.events = [spoilt, None, None, None, None, mended, None, None, None]
+    results = list(world.rounds(tmp_path / "out", bundle=run))
+    assert [set(result.failed) for result in results] == [{CASES[0]}, set()]
+    assert [result.done for result in results] == [[], [CASES[0]]]
+
+
+def test_what_cannot_be_watched_is_refused(world: World, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="no such folder to watch"):
+        next(watch(tmp_path / "nowhere", tmp_path / "out"))
+    with pytest.raises(PipelineError, match="lies within the watched folder"):
+        next(watch(world.folder, world.folder / "out"))
