@@ -105,11 +105,17 @@ def test_the_evaluation_overlay_makes_label_maps_as_inference_does(bundle: Path)
     ours = [step | {"transform": "its preprocessing"} if "transform" in step else step for step in ours]
     theirs = [step | {"transform": "its preprocessing"} if "transform" in step else step for step in theirs]
     folders = [[step.pop("output_dir") for step in steps if "output_dir" in step] for steps in (ours, theirs)]
-    assert folders[0] == ["$@output_dir + '/probabilities'", "@output_dir"]
-    assert folders[1] == ["$@output_dir + '/predictions/probabilities'", "$@output_dir + '/predictions'"]
+    assert folders[0] == ["$@output_dir + '/probabilities'", "@output_dir", "@output_dir"]
+    below = "$@output_dir + '/predictions"
+    assert folders[1] == [f"{below}/probabilities'", f"{below}'", f"{below}'"]
     assert ours == theirs
     assert infer["threshold"] == overlay["threshold"]
-    assert infer["save_probabilities"] is overlay["save_probabilities"] is False
+    for name in ("save_probabilities", "uncertainty"):
+        assert infer[name] is overlay[name] is False
+    assert infer["tta"] == overlay["tta"] == []
+    assert {infer[name] == overlay[name] for name in ("averaging", "members", "member_weights", "calibration")} == {
+        True
+    }
 
 
 @pytest.mark.parametrize(
