@@ -16,8 +16,9 @@ from brats_pipeline.metrics.ranking import Ranking
 from brats_pipeline.metrics.subgroups import GroupFigures
 from brats_pipeline.report import charts, words
 from brats_pipeline.report.headline import too_few
+from brats_pipeline.report.missing import WithoutModality, missing_rows
 from brats_pipeline.report.study_charts import arms_chart, curves_chart
-from brats_pipeline.report.study_markdown import study_markdown
+from brats_pipeline.report.study_markdown import LOST, study_markdown
 
 NAMES = {
     **{"dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "specificity": "Specificity"},
@@ -119,6 +120,7 @@ class StudyPage:
         warnings: what is missing, a sentence each.
         compared: paired comparisons.
         ranking: of the arms, or None.
+        missing: what each arm loses without each modality; empty where that was not asked for.
         curves: arm to the columns of each of its trainings' ``curves.csv``.
         dice: case to arm to its mean Dice over the regions.
         pictures: of the cases named in ``notable``.
@@ -142,6 +144,7 @@ class StudyPage:
     warnings: tuple[str, ...]
     compared: tuple[Compared, ...]
     ranking: Ranking | None
+    missing: tuple[WithoutModality, ...]
     curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]
     dice: Mapping[str, Mapping[str, float]]
     pictures: tuple[Picture, ...]
@@ -167,6 +170,11 @@ def write_study_report(out: Path, page: StudyPage) -> None:
     Raises:
         PipelineError: a file cannot be written.
     """
+    titles = {arm.name: arm.title for arm in page.arms}
+    lost = {
+        metric: list(missing_rows(page.missing, titles=titles, regions=page.regions, metric=metric))
+        for metric in dict.fromkeys(each.metric for each in page.missing)
+    }
     drawn = {"dice": arms_chart(page.dice, [arm.name for arm in page.arms]), "curves": curves_chart(page.curves)}
     figures = {}
     for name, figure in drawn.items():
@@ -200,6 +208,8 @@ def write_study_report(out: Path, page: StudyPage) -> None:
         ],
         notable=page.notable,
         missing=(),
+        lost=lost,
+        lost_note=LOST,
         views={},
         figures=figures,
         captions=CAPTIONS,
@@ -209,7 +219,8 @@ def write_study_report(out: Path, page: StudyPage) -> None:
         versions=page.versions,
     )
     write_atomically(out / "report.html", html)
-    write_atomically(out / "report.md", study_markdown(page, names=NAMES, figures={k: CAPTIONS[k] for k in figures}))
+    captions = {name: CAPTIONS[name] for name in figures}
+    write_atomically(out / "report.md", study_markdown(page, names=NAMES, figures=captions, lost=lost))
 
 
 def duration(seconds: float | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from brats_pipeline.report.markdown import _table
@@ -12,13 +12,26 @@ if TYPE_CHECKING:
     from brats_pipeline.report.study import StudyPage
 
 
-def study_markdown(page: StudyPage, *, names: Mapping[str, str], figures: Mapping[str, str]) -> str:
+LOST = (
+    "The same networks on the same cases, as if one modality had not been acquired: the mean without it and, in "
+    "brackets, its difference to the whole case with the 95 % interval of that difference."
+)
+
+
+def study_markdown(
+    page: StudyPage,
+    *,
+    names: Mapping[str, str],
+    figures: Mapping[str, str],
+    lost: Mapping[str, Sequence[Sequence[str]]],
+) -> str:
     """Write the report in Markdown.
 
     Args:
         page: what the report says.
         names: column to its heading.
         figures: name of each figure to its caption.
+        lost: column to the rows of what a missing modality costs, see :mod:`brats_pipeline.report.missing`.
     """
     budget = f"**{page.budget[:1].upper()}{page.budget[1:]}.**"
     lines = [f"# {page.title}", "", page.about, "", budget, ""]
@@ -56,6 +69,10 @@ def study_markdown(page: StudyPage, *, names: Mapping[str, str], figures: Mappin
         lines += ["## Ranking", "", budget, "", *_table(header, rows), ""]
         lines += [f"- {sentence}" for sentence in page.ranking.sentences()]
         lines += [""]
+    if lost:
+        lines += ["## What a missing modality costs", "", budget, "", LOST, ""]
+        for metric, told in lost.items():
+            lines += [*_table([names.get(metric, metric), "without", *page.regions], told), ""]
     header = [
         "Arm",
         "network",

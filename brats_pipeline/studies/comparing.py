@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from brats_pipeline.metrics import RegionScore
@@ -10,6 +11,7 @@ from brats_pipeline.metrics.joining import by_case
 from brats_pipeline.metrics.ranking import Ranking, rank_runs
 from brats_pipeline.metrics.statistics import RESAMPLES, holm
 from brats_pipeline.metrics.subgroups import Everyone, case_facts, summarise_groups
+from brats_pipeline.report.missing import WithoutModality
 from brats_pipeline.report.study import ArmFigures, Compared
 from brats_pipeline.studies.gathering import Scored
 from brats_pipeline.studies.plan import Plan
@@ -64,7 +66,7 @@ def arm_figures(
             for region in regions
             for metric in dict.fromkeys([*plan.metrics, *plan.compare])
         }
-        told = [unit.read() for unit in scored.units if unit.state == "done"]
+        told = [unit.read() for unit in scored.finished]
         segmented = sum(each.get("segmented", 0) for each in told)
         losses = [each["test_loss"] for each in told if each.get("test_loss") is not None]
         found.append(
@@ -133,6 +135,46 @@ def compare_arms(
             )
             for (arm, region), each, p in zip(pairs, compared, adjusted, strict=True)
         ]
+    return found
+
+
+def without_modalities(
+    plan: Plan,
+    arms: Sequence[Scored],
+    rows: Mapping[str, Sequence[RegionScore]],
+    *,
+    patients: Mapping[str, str],
+    resamples: int = RESAMPLES,
+) -> list[WithoutModality]:
+    """Every arm without each of its modalities against itself on whole cases; Holm's correction as above.
+
+    Args:
+        plan: the study.
+        arms: all of them.
+        rows: from :func:`shared_rows`; the cases of these are compared.
+        patients: case id to patient.
+        resamples: of the bootstrap.
+    """
+    found = []
+    for metric in plan.compare:
+        asked = [
+            (arm.arm.name, modality, region, less)
+            for arm in arms
+            if arm.arm.name in rows
+            for modality, less in arm.missing.items()
+            for region in dict.fromkeys(row.region for row in less)
+        ]
+        values = []
+        for name, _, region, less in asked:
+            whole = by_case(rows[name], region=region, metric=metric)
+            lost = by_case(less, region=region, metric=metric)
+            values.append(({case_id: lost[case_id] for case_id in whole}, whole))
+        compared = [compare_paired(lost, whole, patients=patients, resamples=resamples) for lost, whole in values]
+        adjusted = holm([each.p_value for each in compared])
+        for (name, modality, region, _), (lost, _), each, p in zip(asked, values, compared, adjusted, strict=True):
+            defined = [value for value in lost.values() if not math.isnan(value)]
+            mean = sum(defined) / len(defined) if defined else None
+            found.append(WithoutModality(name, modality, region, metric, mean, each, p))
     return found
 
 

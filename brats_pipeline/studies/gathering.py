@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +19,12 @@ from brats_pipeline.metrics import RegionScore
 from brats_pipeline.predictions import files_by_case
 from brats_pipeline.studies.opening import DATALIST
 from brats_pipeline.studies.plan import Arm, Plan
+from brats_pipeline.studies.scores import mean_rows, read_scores
 from brats_pipeline.studies.source import data_folder
 from brats_pipeline.studies.units import Unit, tested, units_of
 
 TOLD = ".told.json"
 """What an evaluation was asked for, beside it."""
-_COUNTS = ("tp", "fp", "fn", "tn")
-_LESIONS = ("lesions_tp", "lesions_fp", "lesions_fn")
-_TEXTS = ("case_id", "region")
-_OPTIONAL = tuple(field.name for field in fields(RegionScore) if field.default is None and field.name not in _LESIONS)
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,8 @@ class Scored:
         rows: one per case and region of these folds; the mean over the seeds where there are several.
         seeds: seed to the folder of its evaluation.
         without: case to the reason why no network of the arm could segment it; it counts as a miss.
+        missing: modality to the rows of the same cases segmented without it.
+        missing_homes: seed and modality to the folder of the evaluation of these.
     """
 
     arm: Arm
@@ -51,11 +48,25 @@ class Scored:
     rows: tuple[RegionScore, ...]
     seeds: Mapping[int, Path]
     without: Mapping[str, str]
+    missing: Mapping[str, tuple[RegionScore, ...]] = field(default_factory=dict)
+    missing_homes: Mapping[tuple[int, str], Path] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> tuple[Unit, ...]:
+        """Units that are done."""
+        return tuple(unit for unit in self.units if unit.state == "done")
 
     @property
     def unfinished(self) -> tuple[Unit, ...]:
         """Units that are not done."""
         return tuple(unit for unit in self.units if unit.state != "done")
+
+    @property
+    def homes(self) -> dict[str, Path]:
+        """Name to folder of all its evaluations."""
+        whole = {f"{self.arm.name}/seed{seed}": home for seed, home in self.seeds.items()}
+        less = {f"{self.arm.name}/seed{seed} without {name}": home for (seed, name), home in self.missing_homes.items()}
+        return whole | less
 
 
 def gather(
@@ -82,70 +93,112 @@ def gather(
     Raises:
         PipelineError: predictions or references cannot be scored.
     """
-    listing = read_whole_datalist(out / DATALIST)
+    scorer = _Scorer(
+        out=out,
+        listing=read_whole_datalist(out / DATALIST),
+        data=data_folder(record, out),
+        rules=plan.rules,
+        convention=record.get("convention"),
+        workers=workers,
+        images=images,
+        score=score,
+        on_arm=on_arm,
+    )
     units = units_of(plan, out)
-    found = []
-    for arm in plan.arms:
-        own = [unit for unit in units if unit.arm.name == arm.name]
-        done = [unit for unit in own if unit.state == "done"]
+    return [scorer.arm(arm, [unit for unit in units if unit.arm.name == arm.name], plan) for arm in plan.arms]
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores predictions by the rules of a study; the arguments are those of :func:`gather`, and where its data lie."""
+
+    out: Path
+    listing: Mapping[str, Any]
+    data: Path
+    rules: str | None
+    convention: str | None
+    workers: int
+    images: bool
+    score: bool
+    on_arm: Callable[[str], None]
+
+    def arm(self, arm: Arm, units: Sequence[Unit], plan: Plan) -> Scored:
+        """All that is finished of an arm."""
+        done = [unit for unit in units if unit.state == "done"]
         folds = [fold for fold in plan.folds.test if sum(unit.fold == fold for unit in done) == len(arm.seeds)]
-        by_seed: dict[int, tuple[RegionScore, ...]] = {}
-        homes: dict[int, Path] = {}
-        for seed in arm.seeds:
-            finished = [unit for unit in done if unit.seed == seed]
-            if not finished:
-                continue
-            home = out / "arms" / arm.name / f"seed{seed}"
-            names = {item["case_id"] for unit in finished for item in tested(listing, unit.fold)}
-            if score:
-                on_arm(f"{arm.name}, seed {seed}")
-                _score(finished, home, names, plan, record, workers=workers, images=images)
-            by_seed[seed] = read_scores(home / "cases.csv")
-            homes[seed] = home
-        wanted = {item["case_id"] for fold in folds for item in tested(listing, fold)}
-        rows = [[row for row in by_seed[seed] if row.case_id in wanted] for seed in arm.seeds if folds]
-        without = {case_id: why for unit in done for case_id, why in unit.read().get("segment_failed", {}).items()}
-        found.append(Scored(arm, tuple(own), tuple(folds), _mean_rows(rows), homes, without))
-    return found
+        by_seed = {seed: own for seed in arm.seeds if (own := [unit for unit in done if unit.seed == seed])}
+        homes = {seed: self.out / "arms" / arm.name / f"seed{seed}" for seed in by_seed}
+        rows = {seed: self.rows(own, homes[seed]) for seed, own in by_seed.items()}
+        missing: dict[str, tuple[RegionScore, ...]] = {}
+        missing_homes: dict[tuple[int, str], Path] = {}
+        for modality in _left_out(done) if plan.missing and folds else ():
+            less = {}
+            for seed, own in by_seed.items():
+                home = missing_homes[seed, modality] = homes[seed] / "missing" / modality
+                less[seed] = self.rows(own, home, modality)
+            missing[modality] = self.mean(less, folds)
+        return Scored(
+            arm=arm,
+            units=tuple(units),
+            folds=tuple(folds),
+            rows=self.mean(rows, folds),
+            seeds=homes,
+            without={case: why for unit in done for case, why in unit.read().get("segment_failed", {}).items()},
+            missing=missing,
+            missing_homes=missing_homes,
+        )
 
+    def mean(self, by_seed: Mapping[int, Sequence[RegionScore]], folds: Sequence[int]) -> tuple[RegionScore, ...]:
+        """Over the seeds, of the cases of these folds."""
+        wanted = {item["case_id"] for fold in folds for item in tested(self.listing, fold)}
+        return mean_rows([[row for row in rows if row.case_id in wanted] for rows in by_seed.values() if folds])
 
-def _score(
-    units: Sequence[Unit],
-    home: Path,
-    names: set[str],
-    plan: Plan,
-    record: Mapping[str, Any],
-    *,
-    workers: int,
-    images: bool,
-) -> None:
-    """Bring the predictions of an arm and seed together and score them, unless that is done."""
-    predictions = home / "predictions"
-    _collect(units, predictions, names)
-    told = {"images": images, "rules": plan.rules, "convention": record.get("convention")}
-    if not _is_scored(home, names, predictions, told):
+    def rows(self, units: Sequence[Unit], home: Path, modality: str | None = None) -> tuple[RegionScore, ...]:
+        """Score the predictions of an arm and seed, those without a modality where one is named."""
+        names = {item["case_id"] for unit in units for item in tested(self.listing, unit.fold)}
+        if self.score:
+            less = "" if modality is None else f", without {modality}"
+            self.on_arm(f"{units[0].arm.name}, seed {units[0].seed}{less}")
+            folders = [unit.predictions if modality is None else unit.predictions_without(modality) for unit in units]
+            if not _collect(folders, home / "predictions", names):
+                raise PipelineError(
+                    f"{units[0].arm.name}: its networks segmented no case{less}: {units[0].marker} says why"
+                )
+            self.evaluate(home, names, images=self.images and modality is None)
+        return read_scores(home / "cases.csv")
+
+    def evaluate(self, home: Path, names: set[str], *, images: bool) -> None:
+        """Write an evaluation, unless it is there."""
+        predictions = home / "predictions"
+        told = {"images": images, "rules": self.rules, "convention": self.convention}
+        if _is_scored(home, names, predictions, told):
+            return
         evaluate(
             predictions,
-            data_folder(record, home.parents[2]),
+            self.data,
             home,
-            rules=plan.rules,
-            convention=record.get("convention"),
+            rules=self.rules,
+            convention=self.convention,
             only=names,
-            workers=workers,
+            workers=self.workers,
             images=images,
         )
         write_atomically(home / TOLD, json.dumps(told))
 
 
-def _collect(units: Sequence[Unit], folder: Path, names: set[str]) -> None:
-    """Link the label maps of the folds into one folder, copied where links are not possible."""
+def _left_out(units: Sequence[Unit]) -> list[str]:
+    """The modalities that every one of these units has segmented without."""
+    told = [unit.read().get("missing") or [] for unit in units]
+    return [name for name in told[0] if all(name in each for each in told)] if told else []
+
+
+def _collect(sources: Sequence[Path], folder: Path, names: set[str]) -> bool:
+    """Link the label maps of the folds into one folder, copied where links are not possible; whether there are any."""
     wanted: dict[Path, Path] = {}
-    for unit in units:
-        for case_id, paths in files_by_case(unit.predictions).items():
+    for source in sources:
+        for case_id, paths in files_by_case(source).items():
             if case_id in names:
-                wanted |= {folder / path.relative_to(unit.predictions): path for path in paths}
-    if not wanted:
-        raise PipelineError(f"{units[0].arm.name}: its networks segmented no case: {units[0].marker} says why")
+                wanted |= {folder / path.relative_to(source): path for path in paths}
     for path in [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else ():
         if path not in wanted or not path.samefile(wanted[path]):
             path.unlink()
@@ -156,6 +209,7 @@ def _collect(units: Sequence[Unit], folder: Path, names: set[str]) -> None:
                 os.link(source, path)
             except OSError:
                 shutil.copyfile(source, path)
+    return bool(wanted)
 
 
 def _is_scored(home: Path, names: set[str], predictions: Path, told: Mapping[str, Any]) -> bool:
@@ -171,43 +225,3 @@ def _is_scored(home: Path, names: set[str], predictions: Path, told: Mapping[str
     scored = {name: sha256 for files in manifest["predictions"].values() for name, sha256 in files.items()}
     there = [path for path in predictions.rglob("*") if path.is_file()]
     return {os.path.relpath(path.resolve(), home.resolve()): file_sha256(path) for path in there} == scored
-
-
-def read_scores(path: Path) -> tuple[RegionScore, ...]:
-    """The rows of a ``cases.csv``.
-
-    Raises:
-        PipelineError: the file is no such table.
-    """
-
-    def value(name: str, text: str) -> Any:
-        if name in _TEXTS:
-            return text
-        if name in _COUNTS:
-            return int(text)
-        if text == "":
-            return None if name in _LESIONS or name in _OPTIONAL else math.nan
-        return int(text) if name in _LESIONS else float(text)
-
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return tuple(
-                RegionScore(**{name: value(name, text) for name, text in row.items()}) for row in csv.DictReader(file)
-            )
-    except (OSError, ValueError, TypeError) as error:
-        raise PipelineError(f"{path}: is no table of scores ({error}); remove its folder and merge again") from error
-
-
-def _mean_rows(seeds: Sequence[Sequence[RegionScore]]) -> tuple[RegionScore, ...]:
-    """Case by case the mean over the seeds; counts are those of the first seed."""
-    if len(seeds) < 2:
-        return tuple(seeds[0]) if seeds else ()
-    averaged = [field.name for field in fields(RegionScore) if field.name not in (*_TEXTS, *_COUNTS, *_LESIONS)]
-    means = []
-    for rows in zip(*seeds, strict=True):
-        changed = {}
-        for name in averaged:
-            values = [getattr(row, name) for row in rows]
-            changed[name] = None if None in values else sum(values) / len(values)
-        means.append(replace(rows[0], **changed))
-    return tuple(means)

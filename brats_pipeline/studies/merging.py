@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from brats_pipeline.data.datalist import item_case, read_whole_datalist
 from brats_pipeline.evaluation.manifest import relative, versions, write_manifest
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.metrics import RegionScore, Rules, rules_named
 from brats_pipeline.metrics.ranking import Ranking
 from brats_pipeline.metrics.statistics import RESAMPLES
 from brats_pipeline.predictions import files_by_case
-from brats_pipeline.report.headline import notable_cases
-from brats_pipeline.report.study import ArmFigures, Compared, StudyPage, write_study_report
-from brats_pipeline.studies.comparing import arm_figures, compare_arms, rank_arms, shared_rows
+from brats_pipeline.report.study import ArmFigures, Compared, write_study_report
+from brats_pipeline.studies.comparing import shared_rows
+from brats_pipeline.studies.figures import figures_of
 from brats_pipeline.studies.gathering import Scored, gather
 from brats_pipeline.studies.opening import DATALIST
-from brats_pipeline.studies.pictures import picture_of
-from brats_pipeline.studies.plan import FULL, Plan, as_json
-from brats_pipeline.studies.running import read_curves
+from brats_pipeline.studies.page import page_of
+from brats_pipeline.studies.plan import Plan, as_json
 from brats_pipeline.studies.source import data_folder
+from brats_pipeline.studies.tables import TABLES, tables
 
 SCHEMA_VERSION = 1
-TABLES = ("arms.csv", "comparison.csv", "ranking.csv")
 
 
 @dataclass(frozen=True)
@@ -83,55 +77,30 @@ def merge(
     """
     scored = gather(plan, out, record, workers=workers, images=images, on_arm=on_arm)
     rows = shared_rows(scored)
-    arms, compared, ranking = figures_of(plan, out, scored, rows, resamples=resamples)
-    missing = _missing(plan, scored, rows)
-    for name, text in tables(plan, arms, compared, ranking).items():
-        write_atomically(out / name, text)
+    figures = figures_of(plan, out, scored, rows, resamples=resamples)
+    missing = tuple(_missing(plan, scored, rows))
+    written = tables(plan, figures)
+    for name in TABLES:
+        if name in written:
+            write_atomically(out / name, written[name])
+        else:
+            (out / name).unlink(missing_ok=True)
     rules = _rules(scored)
     if rules is not None:
-        page = _page(plan, out, scored, rows, arms, compared, ranking, missing, rules, images=images)
+        page = page_of(plan, out, scored, rows, figures, warnings=missing, rules=rules, images=images)
         write_study_report(out, page)
     summary = {
         "schema_version": SCHEMA_VERSION,
         "study": as_json(plan),
         "rules": None if rules is None else rules.name,
         "cases": sorted({row.case_id for own in rows.values() for row in own}),
-        "arms": [_plain(arm) for arm in arms],
-        "compared": [asdict(each) for each in compared],
-        "ranking": None if ranking is None else asdict(ranking),
+        **figures.as_json(),
         "missing": list(missing),
         "versions": versions(),
     }
     write_atomically(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     _write_manifest(plan, out, record, scored, images=images)
-    return Merged(tuple(arms), tuple(compared), ranking, tuple(missing), out / "report.html")
-
-
-def figures_of(
-    plan: Plan,
-    out: Path,
-    scored: Sequence[Scored],
-    rows: Mapping[str, Sequence[RegionScore]],
-    *,
-    resamples: int = RESAMPLES,
-) -> tuple[list[ArmFigures], list[Compared], Ranking | None]:
-    """The figures of a study: arms, comparisons and ranking."""
-    patients = {item["case_id"]: item["patient_id"] for item in read_whole_datalist(out / DATALIST)["training"]}
-    patients = {row.case_id: patients[row.case_id] for own in rows.values() for row in own}
-    return (
-        arm_figures(plan, scored, rows, patients=patients, resamples=resamples),
-        compare_arms(plan, rows, patients=patients, resamples=resamples),
-        rank_arms(plan, rows, patients=patients, resamples=resamples),
-    )
-
-
-def _plain(arm: ArmFigures) -> dict[str, Any]:
-    """An arm's figures as JSON: region to metric to figures."""
-    told = asdict(arm)
-    told["figures"] = {}
-    for (region, metric), figures in arm.figures.items():
-        told["figures"].setdefault(region, {})[metric] = asdict(figures)
-    return told
+    return Merged(figures.arms, figures.compared, figures.ranking, missing, out / "report.html")
 
 
 def _rules(scored: Sequence[Scored]) -> Rules | None:
@@ -144,6 +113,12 @@ def _rules(scored: Sequence[Scored]) -> Rules | None:
 def _missing(plan: Plan, scored: Sequence[Scored], rows: Mapping[str, Sequence[RegionScore]]) -> list[str]:
     sentences = []
     for arm in scored:
+        lacking = [unit for unit in arm.finished if unit.lacks(plan)]
+        if lacking:
+            sentences.append(
+                f"{arm.arm.name}: {len(lacking)} of {len(arm.units)} trainings still lack what the study asks for "
+                "beside their scores (test loss, cases without a modality); run it again"
+            )
         if not arm.unfinished:
             continue
         states = [
@@ -172,153 +147,11 @@ def _missing(plan: Plan, scored: Sequence[Scored], rows: Mapping[str, Sequence[R
     return sentences
 
 
-def _mean_dice(rows: Mapping[str, Sequence[RegionScore]]) -> dict[str, dict[str, float]]:
-    """Case to arm to the mean Dice over the regions, the cases in the order of their mean over the arms."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for arm, own in rows.items():
-        for row in own:
-            found.setdefault(row.case_id, {}).setdefault(arm, []).append(row.dice)
-    means = {
-        case_id: {arm: float(np.nanmean(values)) for arm, values in by_arm.items()} for case_id, by_arm in found.items()
-    }
-    return dict(sorted(means.items(), key=lambda item: (float(np.mean(list(item[1].values()))), item[0])))
-
-
-def _page(
-    plan: Plan,
-    out: Path,
-    scored: Sequence[Scored],
-    rows: Mapping[str, Sequence[RegionScore]],
-    arms: Sequence[ArmFigures],
-    compared: Sequence[Compared],
-    ranking: Ranking | None,
-    missing: Sequence[str],
-    rules: Rules,
-    *,
-    images: bool,
-) -> StudyPage:
-    dice = _mean_dice(rows)
-    every_row = [row for own in rows.values() for row in own]
-    notable = notable_cases(every_row)
-    pictures = []
-    if images and rows:
-        cases = {item["case_id"]: item_case(item) for item in read_whole_datalist(out / DATALIST)["training"]}
-        homes = {arm.arm.name: next(iter(arm.seeds.values())) for arm in scored if arm.arm.name in rows}
-        for case_id in notable:
-            case = cases[case_id]
-            picture = picture_of(case, homes, rules=rules, dice=dice[case_id], convention=case.convention or "")
-            pictures += [] if picture is None else [picture]
-    return StudyPage(
-        title=plan.title,
-        about=plan.about,
-        notes=(*plan.notes, *notes_of_runs(scored)),
-        budget=plan.budget_in_words,
-        reduced=plan.budget != FULL,
-        reference=plan.reference,
-        rules=rules,
-        noun="patient" if rules.slices else "case",
-        regions=rules.regions,
-        metrics=plan.metrics,
-        arms=tuple(arms),
-        warnings=tuple(missing),
-        compared=tuple(compared),
-        ranking=ranking,
-        curves={
-            arm.arm.name: [columns for unit in arm.units if (columns := read_curves(unit.run / "curves.csv"))]
-            for arm in scored
-        },
-        dice=dice,
-        pictures=tuple(pictures),
-        notable=notable,
-        images=images,
-        sentences=tuple(_how(plan, out)),
-        versions=versions(),
-    )
-
-
-def notes_of_runs(scored: Sequence[Scored]) -> list[str]:
-    """What the trainings found out about their data and a reader should know, each sentence once."""
-    told = [unit.read().get("note") for arm in scored for unit in arm.units]
-    return list(dict.fromkeys(note for note in told if note))
-
-
-def _how(plan: Plan, out: Path) -> list[str]:
-    listing = read_whole_datalist(out / DATALIST)
-    patients = len({item["patient_id"] for item in listing["training"]})
-    folds = plan.folds
-    chosen = (
-        "the fold behind the tested one chooses the epoch, the others train"
-        if folds.validation == "next"
-        else "all other folds train, and the last epoch is kept"
-    )
-    sentences = [
-        f"{len(listing['training'])} cases of {patients} patients in {folds.k} folds, no patient in two; tested: fold "
-        f"{', '.join(map(str, folds.test))}. While a fold is tested, no part of it trains or validates: {chosen}.",
-        f"Every arm is compared with {plan.reference} over the same cases: Wilcoxon's signed-rank test, corrected by "
-        "Holm over all arms and regions of a metric, and the interval of the mean paired difference by the BCa "
-        "bootstrap. “Better” and “worse” stand only where the interval excludes 0 and the corrected p is below 0.05.",
-    ]
-    if any(len(arm.seeds) > 1 for arm in plan.arms):
-        sentences.append("Where an arm has several seeds, the score of a case is the mean over them.")
-    return sentences
-
-
-def tables(
-    plan: Plan, arms: Sequence[ArmFigures], compared: Sequence[Compared], ranking: Ranking | None
-) -> dict[str, str]:
-    """The tables of a study as CSV: file name to content; the budget stands in every row."""
-    metrics = list(dict.fromkeys([*plan.metrics, *plan.compare]))
-    kinds = ("mean", "interval_low", "interval_high", "median", "q1", "q3")
-    header = ["arm", "region", "n", *(f"{metric}_{kind}" for metric in metrics for kind in kinds), "network"]
-    header += ["parameters", "trainings", "trainings_done", "epochs", "training_seconds", "segment_seconds_per_case"]
-    rows: list[list[Any]] = []
-    for arm in arms:
-        for region in dict.fromkeys(region for region, _ in arm.figures):
-            row: list[Any] = [arm.name, region, arm.n]
-            for metric in metrics:
-                figure = arm.figures[region, metric]
-                low, high = figure.interval_95 or (None, None)
-                spread = figure.spread
-                row += [None if spread is None else spread.mean, low, high]
-                row += [None] * 3 if spread is None else [spread.median, spread.q1, spread.q3]
-            row += [arm.network, arm.parameters, arm.units, arm.units_done, " ".join(map(str, arm.epochs))]
-            rows.append([*row, arm.training_seconds, arm.segment_seconds, arm.test_loss])
-    found = {"arms.csv": _csv(plan, [*header, "test_loss"], rows)}
-    header = ["arm", "reference", "region", "metric", "n", "mean_difference", "interval_low", "interval_high"]
-    header += ["median_difference", "p_value", "p_holm", "rank_biserial", "higher", "equal", "lower", "in_words"]
-    rows = []
-    for each in compared:
-        result = each.comparison
-        low, high = result.interval_95 or (None, None)
-        row = [each.arm, each.reference, each.region, each.metric, result.n, result.mean_difference, low, high]
-        row += [result.median_difference, result.p_value, each.adjusted_p, result.rank_biserial]
-        rows.append([*row, result.higher, result.equal, result.lower, each.sentence])
-    found["comparison.csv"] = _csv(plan, header, rows)
-    runs = () if ranking is None else ranking.runs
-    header = ["rank", "arm", "mean_rank", *(f"share_of_rank_{number}" for number in range(1, len(runs) + 1))]
-    rows = [[run.rank, run.name, run.mean_rank, *(run.shares or [None] * len(runs))] for run in runs]
-    found["ranking.csv"] = _csv(plan, header, rows)
-    return found
-
-
-def _csv(plan: Plan, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def cell(value: Any) -> str:
-        if value is None or value != value:
-            return ""
-        return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header, "budget"])
-    writer.writerows([*map(cell, row), plan.budget_in_words] for row in rows)
-    return text.getvalue()
-
-
 def _write_manifest(
     plan: Plan, out: Path, record: Mapping[str, Any], scored: Sequence[Scored], *, images: bool
 ) -> None:
     """What the report was made from; predictions and references stand in the manifests of the arms, hashed here."""
-    reports = {f"{arm.arm.name}/seed{seed}": home for arm in scored for seed, home in arm.seeds.items()}
+    reports = {name: home for arm in scored for name, home in arm.homes.items()}
     names = [*TABLES, "summary.json", "report.html", "report.md", "study.yaml", DATALIST]
     names += sorted(path.relative_to(out).as_posix() for path in (out / "figures").glob("*"))
     names += [relative(home / "manifest.json", out) for home in reports.values()]
@@ -333,12 +166,7 @@ def _write_manifest(
             "datalist_sha256": file_sha256(out / DATALIST),
             "images": images,
             "reports": {name: relative(home, out) for name, home in reports.items()},
-            "weights_sha256": {
-                unit.name: unit.read().get("weights_sha256")
-                for arm in scored
-                for unit in arm.units
-                if unit.state == "done"
-            },
+            "weights_sha256": {unit.name: unit.read().get("weights_sha256") for arm in scored for unit in arm.finished},
         },
         predictions={name: _flat(home / "predictions") for name, home in reports.items()},
         references={},

@@ -17,7 +17,7 @@ from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.data.datalist import case_items, read_whole_datalist, split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
-from brats_pipeline.studies.locking import claimed, taking_turns
+from brats_pipeline.locking import claimed, taking_turns
 from brats_pipeline.studies.plan import Plan, as_json
 from brats_pipeline.studies.source import COHORT, choose_source
 from brats_pipeline.studies.units import data_sha256, identity, own_bundle, units_of

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.data.datalist import item_case, read_whole_datalist, write_datalist
+from brats_pipeline.bundles import wanted_modalities, weights_path
+from brats_pipeline.data.datalist import Item, read_whole_datalist, write_datalist
 from brats_pipeline.errors import PipelineError, root_cause, was_interrupted
 from brats_pipeline.files import file_sha256
-from brats_pipeline.inference.segment import segment
+from brats_pipeline.inference.segment import Segmentation, segment
+from brats_pipeline.locking import claimed
 from brats_pipeline.progress import growing_bar, training_bar
-from brats_pipeline.studies.locking import claimed
 from brats_pipeline.studies.losing import loss_of_run
 from brats_pipeline.studies.opening import DATALIST
 from brats_pipeline.studies.plan import Plan
+from brats_pipeline.studies.source import data_folder
 from brats_pipeline.studies.units import Unit, own_bundle, tested, without_fold
 from brats_pipeline.training.train import train
 
@@ -63,19 +66,19 @@ def run_units(
     """
     done, failed, elsewhere = [], {}, []
     started, finished_now = time.monotonic(), 0
-    waiting = sum(unit.state != "done" for unit in units)
+    waiting = sum(unit.lacks(plan) for unit in units)
     for number, unit in enumerate(units, start=1):
         with claimed(unit.folder) as ours:
             if not ours:
                 elsewhere.append(unit.name)
                 say(f"{number}/{len(units)}  {unit.name}: another process works on it")
                 continue
-            if unit.state == "done":
+            if not unit.lacks(plan):
                 done.append(unit.name)
                 continue
             say(f"{number}/{len(units)}  {unit.name}{_outlook(started, finished_now, waiting)}")
             try:
-                _run_unit(unit, plan, out, str(record["units"][unit.name]), device=device, quiet=quiet, say=say)
+                _run_unit(unit, plan, out, record, device=device, quiet=quiet, say=say)
             except Exception as error:
                 if was_interrupted(error):
                     raise
@@ -111,7 +114,7 @@ def _run_unit(
     unit: Unit,
     plan: Plan,
     out: Path,
-    identity: str,
+    record: Mapping[str, Any],
     *,
     device: str | None,
     quiet: bool,
@@ -123,27 +126,48 @@ def _run_unit(
     if not cases:
         raise PipelineError(f"fold {unit.fold} holds no case; ask for fewer folds or add cases")
     if unit.read().get("state") not in ("trained", "done"):
-        unit.write(state="training", identity=identity, reason="")
+        unit.write(state="training", identity=record["units"][unit.name], reason="")
         _train(unit, plan, own_bundle(out, unit.arm), listing, device=device, quiet=quiet, say=say)
         unit.write(state="trained", **_training_facts(unit.run))
     started = time.monotonic()
-    with growing_bar(f"segment {unit.arm.name}", quiet=quiet) as (on_start, on_case):
-        result = segment(
-            _case_folders(cases), unit.predictions, bundle=unit.run, device=device, on_start=on_start, on_case=on_case
-        )
-    wanted = {item["case_id"] for item in cases}
-    seconds = time.monotonic() - started
+    segment_tested = partial(_segment, unit, data_folder(record, out), cases, device=device, quiet=quiet)
+    result = segment_tested(unit.predictions)
     facts: dict[str, Any] = {}
     if result.done:
-        facts = {"segmented": len(result.done), "segment_seconds": round(seconds, 2)}
+        facts = {"segmented": len(result.done), "segment_seconds": round(time.monotonic() - started, 2)}
     if plan.test_loss and unit.read().get("test_loss") is None:
         facts["test_loss"] = loss_of_run(unit.run, out / DATALIST, fold=unit.fold, device=device)
-    unit.write(
-        state="done",
-        cases=len(wanted),
-        segment_failed={case_id: reason for case_id, reason in result.failed.items() if case_id in wanted},
-        **facts,
-    )
+    if plan.missing:
+        modalities = wanted_modalities(unit.run, {})
+        facts["missing"] = list(modalities) if len(modalities) > 1 else []  # of a single one, none can be spared
+        for modality in facts["missing"]:
+            segment_tested(unit.predictions_without(modality), without=[modality])
+    unit.write(state="done", cases=len(cases), segment_failed=result.failed, **facts)
+
+
+def _segment(
+    unit: Unit,
+    data: Path,
+    cases: Sequence[Item],
+    out: Path,
+    *,
+    device: str | None,
+    quiet: bool,
+    without: Sequence[str] = (),
+) -> Segmentation:
+    """Segment the tested cases, and no others that lie beside them."""
+    what = f"segment {unit.arm.name}" + (f" without {', '.join(without)}" if without else "")
+    with growing_bar(what, quiet=quiet) as (on_start, on_case):
+        return segment(
+            [data],
+            out,
+            bundle=unit.run,
+            device=device,
+            without=without,
+            only={item["case_id"] for item in cases},
+            on_start=on_start,
+            on_case=on_case,
+        )
 
 
 def _train(
@@ -191,14 +215,8 @@ def _weights_in_words(loss: Any, unit: Unit) -> str:
     return f"Mean tumour share of the training masks while fold {unit.fold} was held out: {weights}."
 
 
-def _case_folders(cases: Iterable[Mapping[str, Any]]) -> list[Path]:
-    """The folders that hold the cases."""
-    return list(dict.fromkeys(next(iter(item_case(dict(item)).images.values())).paths[0].parent for item in cases))
-
-
 def _training_facts(run: Path) -> dict[str, Any]:
     """What a trained run has cost: seconds in epochs, epochs, parameters; and the hash of its weights."""
-    from brats_pipeline.bundles import weights_path
     from brats_pipeline.weights import read_checkpoint
 
     weights = weights_path(run)

@@ -52,6 +52,10 @@ class Unit:
         """Label maps of the tested fold."""
         return self.folder / "predictions"
 
+    def predictions_without(self, modality: str) -> Path:
+        """Label maps of the tested fold, made as if this modality had not been acquired."""
+        return self.folder / "missing" / modality
+
     @property
     def marker(self) -> Path:
         """What is known of the unit; its state is ``done`` once nothing is left to do."""
@@ -74,6 +78,12 @@ class Unit:
     def state(self) -> str:
         """One of :data:`STATES`."""
         return str(self.read().get("state", STATES[0]))
+
+    def lacks(self, plan: Plan) -> bool:
+        """Whether something that the study asks for is still to be done."""
+        told = self.read()
+        asked = {"test_loss": plan.test_loss, "missing": plan.missing}
+        return self.state != "done" or any(wanted and told.get(name) is None for name, wanted in asked.items())
 
 
 def units_of(plan: Plan, out: Path) -> list[Unit]:

@@ -11,10 +11,11 @@ from brats_pipeline.evaluation.manifest import read_manifest
 from brats_pipeline.evaluation.verification import Verification, verify_report
 from brats_pipeline.files import file_sha256
 from brats_pipeline.studies.comparing import shared_rows
+from brats_pipeline.studies.figures import figures_of
 from brats_pipeline.studies.gathering import gather
-from brats_pipeline.studies.merging import figures_of, tables
 from brats_pipeline.studies.opening import RECORD
 from brats_pipeline.studies.reading import read_plan
+from brats_pipeline.studies.tables import tables
 
 
 def verify_study(out: str | Path, *, workers: int = 1) -> Verification:
@@ -45,7 +46,7 @@ def verify_study(out: str | Path, *, workers: int = 1) -> Verification:
     plan = read_plan(out / "study.yaml", call["budget"])
     record = json.loads((out / RECORD).read_text(encoding="utf-8"))
     scored = gather(plan, out, record, score=False)
-    for name, again in tables(plan, *figures_of(plan, out, scored, shared_rows(scored))).items():
+    for name, again in tables(plan, figures_of(plan, out, scored, shared_rows(scored))).items():
         stated = (out / name).read_text(encoding="utf-8") if (out / name).is_file() else ""
         figures += _differences(name, stated, again)
     return Verification(out, tuple(files), tuple(figures), tuple(dict.fromkeys(versions)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +13,9 @@ from scipy.stats import wilcoxon
 
 from brats_pipeline.metrics import COLUMNS, RegionScore, csv_text
 from brats_pipeline.metrics.statistics import holm
-from brats_pipeline.studies.comparing import compare_arms, rank_arms, shared_rows
-from brats_pipeline.studies.gathering import Scored, _mean_rows, read_scores
+from brats_pipeline.studies.comparing import compare_arms, rank_arms, shared_rows, without_modalities
+from brats_pipeline.studies.gathering import Scored
+from brats_pipeline.studies.scores import mean_rows, read_scores
 
 REGIONS = ("WT", "TC")
 
@@ -42,6 +44,24 @@ def scored(name: str, rows: tuple[RegionScore, ...], folds: tuple[int, ...] = (0
 
 def identities(rows: tuple[RegionScore, ...]) -> dict[str, str]:
     return {each.case_id: each.case_id for each in rows}
+
+
+def test_without_a_modality_an_arm_is_compared_with_itself_on_the_same_cases() -> None:
+    random = np.random.default_rng(1)
+    whole = random.uniform(0.5, 0.8, (9, 2))
+    lost = {name: table(whole - random.uniform(0.0, 0.2, (9, 2))) for name in ("t1", "flair")}
+    arm = replace(scored("plain", table(whole)), missing=lost)
+    rows = {"plain": table(whole[:8])}  # the last case was not tested by every arm
+    found = without_modalities(plan_of(), [arm], rows, patients=identities(rows["plain"]), resamples=500)
+    assert [(each.modality, each.region) for each in found] == [(m, r) for m in lost for r in REGIONS]
+    wanted = []
+    for each in found:
+        own = [score.dice for score in lost[each.modality] if score.region == each.region][:8]
+        other = [score.dice for score in rows["plain"] if score.region == each.region]
+        assert each.mean == pytest.approx(np.mean(own))
+        assert each.comparison.mean_difference == pytest.approx(np.mean(own) - np.mean(other), abs=1e-8)
+        wanted.append(wilcoxon(np.subtract(own, other), zero_method="pratt").pvalue)
+    assert [each.adjusted_p for each in found] == pytest.approx(holm(wanted))
 
 
 def test_differences_tests_and_their_correction_agree_with_scipy() -> None:
@@ -107,7 +127,7 @@ def test_nothing_is_compared_without_the_reference_arm() -> None:
 def test_seeds_are_averaged_case_by_case() -> None:
     first = (row(0, "WT", 0.2, hd95_mm=1.0), row(1, "WT", 0.4))
     second = (row(0, "WT", 0.6, hd95_mm=4.0), row(1, "WT", 0.8))
-    means = _mean_rows([first, second])
+    means = mean_rows([first, second])
     assert [each.dice for each in means] == pytest.approx([0.4, 0.6])
     assert means[0].hd95_mm == pytest.approx(2.5)
     assert means[0].tp + means[0].fn == first[0].tp + first[0].fn

@@ -17,8 +17,8 @@ import yaml
 
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.locking import claimed, taking_turns
 from brats_pipeline.studies import opening
-from brats_pipeline.studies.locking import claimed, taking_turns
 from brats_pipeline.studies.opening import open_study
 from brats_pipeline.studies.plan import Plan
 from brats_pipeline.studies.reading import read_plan

@@ -19,7 +19,7 @@ import yaml
 
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.files import file_sha256
-from brats_pipeline.studies.locking import claimed
+from brats_pipeline.locking import claimed
 from brats_pipeline.studies.study import study
 
 PLAN: dict[str, Any] = {
@@ -152,6 +152,69 @@ def test_new_keeps_what_the_change_does_not_touch(copied: tuple[Path, Path], tmp
     assert {row["arm"] for row in figures(out)["arms.csv"]} == {"plain"}
 
 
+def dice_of(home: Path) -> dict[tuple[str, str], float]:
+    with (home / "cases.csv").open(newline="") as file:
+        return {(row["case_id"], row["region"]): float(row["dice"]) for row in csv.DictReader(file)}
+
+
+def figures_of_missing(out: Path) -> list[dict[str, str]]:
+    with (out / "missing.csv").open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def test_what_missing_modalities_cost_is_measured_without_another_training(
+    copied: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, out = copied
+    before = content(out / "units" / "plain" / "seed0-fold0")
+    asked: dict[str, Any] = {"arms": [PLAN["arms"][0]], "folds": {"k": 3, "test": [0]}, "evaluation": {"missing": True}}
+    file = write_plan(tmp_path, bundle=str(out / "bundles" / "brats_glioma_3d"), **asked)
+    assert run(file, out, new=True).complete
+    after = content(out / "units" / "plain" / "seed0-fold0")
+    assert {name: after[name] for name in before} == before
+
+    rows = {(row["without"], row["region"]): row for row in figures_of_missing(out)}
+    assert {modality for modality, _ in rows} == {"t1c", "t1", "t2", "flair"}
+    home = out / "arms" / "plain" / "seed0"
+    whole = dice_of(home)
+    costs = []
+    for (modality, region), row in rows.items():
+        less = dice_of(home / "missing" / modality)
+        assert less.keys() == whole.keys()
+        values = [less[case] for case in less if case[1] == region]
+        cost = sum(values) / 2 - sum(whole[case] for case in whole if case[1] == region) / 2
+        assert float(row["mean"]) == pytest.approx(sum(values) / 2, abs=1e-6)
+        assert float(row["mean_difference"]) == pytest.approx(cost, abs=1e-6)
+        costs.append(cost)
+    assert any(costs), "a network that does not look at its modalities would prove nothing"
+    for name in ("report.html", "report.md"):
+        assert "What a missing modality costs" in (out / name).read_text()
+    assert {f"plain/seed0 without {name}" for name in ("t1c", "t1", "t2", "flair")} < set(
+        json.loads((out / "manifest.json").read_text())["call"]["reports"]
+    )
+    unit = out / "units" / "plain" / "seed0-fold0" / "unit.json"
+    told = json.loads(unit.read_text())
+    del told["missing"]
+    unit.write_text(json.dumps(told))
+    merged = run(file, out, only_merge=True).merged
+    assert "1 of 1 trainings still lack what the study asks for" in merged.missing[0]
+    assert figures_of_missing(out) == []
+
+
+def test_only_the_tested_cases_are_segmented_where_all_lie_in_one_folder(
+    make_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_cohort(layout="msd", cases=4)
+    quick = {"arms": [{**PLAN["arms"][0], "set": {"max_epochs": 1, "val_interval": 1}}], "folds": {"k": 4}}
+    out = tmp_path / "out"
+    assert run(write_plan(tmp_path, **quick), out, data=data).complete
+    listing = json.loads((out / "datalist.json").read_text())["training"]
+    predictions = out / "units" / "plain" / "seed0-fold0" / "predictions"
+    assert {path.name.removesuffix(".nii.gz") for path in predictions.glob("*.nii.gz")} == {
+        item["case_id"] for item in listing if item["fold"] == 0
+    }
+
+
 def test_a_missing_fold_is_said_and_its_cases_are_in_no_table(copied: tuple[Path, Path]) -> None:
     file, out = copied
     shutil.rmtree(out / "units" / "residual" / "seed0-fold1")
@@ -201,7 +264,7 @@ def test_a_training_that_fails_is_told_and_the_others_go_on(whole: Path, tmp_pat
 def test_a_unit_belongs_to_one_process(tmp_path: Path) -> None:
     with claimed(tmp_path / "unit") as first:
         assert first
-        script = "import sys; from pathlib import Path; from brats_pipeline.studies.locking import claimed\n"
+        script = "import sys; from pathlib import Path; from brats_pipeline.locking import claimed\n"
         script += f"with claimed(Path({str(tmp_path / 'unit')!r})) as ours: sys.exit(0 if ours else 3)"
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 3
     with claimed(tmp_path / "unit") as again:
