@@ -14,6 +14,7 @@ from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.inference.inputs import other_origin
 from brats_pipeline.locking import taking_turns
+from brats_pipeline.overlays import configuration_sha256
 from brats_pipeline.predictions import files_by_case, files_to_write
 
 SCHEMA_VERSION = 3
@@ -32,12 +33,10 @@ def identity_of(root: Path, convention: str | None, overrides: Mapping[str, Any]
             f"{root.name} has no weights ({weights} is missing); train it with "
             f"`brats-pipeline train {root.name} --data DATA -o RUN`, then give --bundle RUN"
         )
-    overlay = root / "configs" / "postprocessing.yaml"
     identity = {
         "schema_version": SCHEMA_VERSION,
         "weights_sha256": file_sha256(weights),
-        "configuration_sha256": file_sha256(root / "configs" / "inference.yaml"),
-        "postprocessing_sha256": file_sha256(overlay) if overlay.is_file() else None,
+        "configuration_sha256": configuration_sha256(root),
         "convention": convention,
         "overrides": dict(overrides),
     }

@@ -1,0 +1,53 @@
+"""A bundle's configuration with some of its values changed, as a bundle of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from brats_pipeline.bundles.workflow import holds, refuse_unknown_ids
+from brats_pipeline.files import write_atomically
+from brats_pipeline.overlays import POST_PROCESSING
+
+CHANGED_CONFIGS = ("train.yaml", "inference.yaml")
+"""Configurations that a run has in its own version; the others are overlays and copied as they are."""
+
+
+def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None:
+    """Copy a bundle's configuration to ``out`` with some values changed, so that ``out`` is a bundle of its own.
+
+    Args:
+        bundle: the bundle to copy.
+        out: folder of the run.
+        overrides: id to value; applied to every configuration that has the id.
+
+    Raises:
+        PipelineError: no configuration has one of the ids, and then nothing is written; or the folder cannot be
+            written.
+    """
+    import yaml
+    from monai.bundle import ConfigParser
+
+    changed: dict[str, str] = {}
+    applied: set[str] = set()
+    for name in CHANGED_CONFIGS:
+        parser = ConfigParser()
+        parser.read_config(str(bundle / "configs" / name))
+        fitting = {key: value for key, value in overrides.items() if holds(parser, key)}
+        applied |= set(fitting)
+        parser.update(fitting)
+        content = {key: value for key, value in parser.get().items() if key != "_meta_"}
+        changed[name] = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    refuse_unknown_ids(bundle, set(overrides) - applied)
+    for name, text in changed.items():
+        write_atomically(out / "configs" / name, text)
+    if bundle.resolve() == out.resolve():
+        return
+    for folder in ("configs", "docs"):
+        for source in sorted((bundle / folder).rglob("*")):
+            # What suits the weights of a bundle says nothing of those that the run is going to have.
+            if source.is_file() and source.name not in changed and source.name != POST_PROCESSING:
+                write_atomically(out / source.relative_to(bundle), source.read_bytes())
+    if (bundle / "LICENSE").is_file():
+        write_atomically(out / "LICENSE", (bundle / "LICENSE").read_bytes())
