@@ -22,6 +22,8 @@ from brats_pipeline.files import write_atomically
 SUFFIXES = (".nii.gz", ".nii")
 GRID_TOLERANCE = 0.1
 """Two grids are one when no corner voxel lies further apart than this share of the smallest voxel side."""
+STRAIGHT = 1e-4
+"""Direction cosines below this turn no axis by a tenth of a voxel over a thousand voxels."""
 
 
 def strip_suffix(name: str) -> str:
@@ -145,10 +147,17 @@ def same_grid(
 
 
 def describe_grid(shape: tuple[int, ...], affine: npt.NDArray[Any]) -> str:
-    """One grid in words: ``"240x240x155 voxels of 1x1x1 mm, LPS, origin (0, -239, 0)"``."""
+    """One grid in words: ``"240x240x155 voxels of 1x1x1 mm, LPS, origin (0, -239, 0)"``.
+
+    Axes that are not those of the scanner follow, so that grids which differ by a turn alone read differently.
+    """
     sides = "x".join(f"{side:.4g}" for side in spacing_mm(affine))
     origin = ", ".join(f"{value:.4g}" for value in np.asarray(affine)[:3, 3])
-    return f"{'x'.join(map(str, shape))} voxels of {sides} mm, {orientation(affine)}, origin ({origin})"
+    directions = (np.asarray(affine)[:3, :3] / spacing_mm(affine)).T
+    straight = bool((np.sort(np.abs(directions), axis=1)[:, :2] < STRAIGHT).all())
+    axes = ", ".join(f"({', '.join(f'{value:.3g}' for value in np.round(axis, 4) + 0.0)})" for axis in directions)
+    turned = "" if straight else f", axes along {axes}"
+    return f"{'x'.join(map(str, shape))} voxels of {sides} mm, {orientation(affine)}, origin ({origin}){turned}"
 
 
 def write_nifti(path: str | os.PathLike[str], image: nib.Nifti1Image) -> None:

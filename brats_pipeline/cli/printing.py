@@ -51,15 +51,19 @@ def cell(value: Any) -> str:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The headline table, what is missing, and where the report lies."""
+    """The headline table, what the labels were taken to mean, what is missing, and where the report lies."""
+    from brats_pipeline.report.words import convention_sentences
+
     header, *rows = evaluation.table()
     print_table(header, rows)
+    for sentence in convention_sentences(evaluation.conventions):
+        say(sentence)
     for case_id in evaluation.missing:
         complain(f"{case_id}: has no prediction and counts as a miss")
     for case_id, reason in evaluation.failed.items():
         complain(f"{case_id}: {reason}")
     for case_id in evaluation.unmatched:
-        complain(f"{case_id}: is a prediction without a reference")
+        complain(f"{case_id}: is a prediction without a reference; not scored")
     for case_id, reason in evaluation.calibration.without.items() if evaluation.calibration else ():
         complain(f"{case_id}: takes no part in the calibration: {reason}")
     say(f"report: {evaluation.out / 'report.html'}")

@@ -78,7 +78,11 @@ def _reference_cases(roots: Sequence[Path], predicted: Collection[str]) -> list[
             layout = "brats2023" if case_id.startswith("BraTS-") else "label maps"
             cases.append(Case(case_id, patient_named(case_id), {}, Source((path,)), layout))
         if not any(case.case_id in predicted for case in cases):
-            raise error
+            held = ", ".join(case.label.paths[0].name for case in cases[:3] if case.label is not None)
+            raise PipelineError(
+                f"{error}\n  label maps: {min(predicted)}.nii.gz, called as the predictions are; the folder holds "
+                f"{held or 'none'}"
+            ) from error
         ids = [case.case_id for case in cases]
         twice = sorted({case_id for case_id in ids if ids.count(case_id) > 1})
         if twice:
@@ -126,7 +130,7 @@ def _prediction_convention(reference: str, values: Mapping[str, frozenset[int]],
     lines = [f"the predictions follow no single label convention; the references follow {reference}. Found:"]
     lines += [f"  label {value}, in {case} for one" for value, case in holders.items()]
     lines += [f"  {name} knows {', '.join(map(str, sorted(known[name])))}" for name in names]
-    raise PipelineError("\n".join([*lines, "write all predictions in one convention, or name it"]))
+    raise PipelineError("\n".join([*lines, "write all in one, or name it with --prediction-convention NAME"]))
 
 
 def _check_regions(name: str, rules: Rules) -> None:
@@ -239,7 +243,10 @@ def find_pairs(
         found = with_patients(found, read_patients(patients))
     cases = [case for case in found if case.label is not None]
     if not cases:
-        raise PipelineError(f"{where}: no case has a label map, so there is nothing to score against")
+        raise PipelineError(
+            f"{where}: no case has a label map, so there is nothing to score against; give the dataset with its "
+            "label maps, or a folder of them, CASE.nii.gz as the predictions are called"
+        )
     chosen_rules = _rules_for(cases, rules)
     if not chosen_rules.slices:
         files = {case_id: path for case_id, path in files.items() if not path.is_dir()}

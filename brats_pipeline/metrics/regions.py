@@ -54,8 +54,22 @@ def _among(labels: Labels, values: Collection[int]) -> Mask:
     return among
 
 
+OPTIONS = {"reference": "--convention", "prediction": "--prediction-convention"}
+"""Side to the option of `evaluate` that names its label convention."""
+
+
 def refuse_foreign(case_id: str, side: str, labels: Labels, convention: Convention) -> None:
-    """Every label must be one of the convention's."""
+    """Every label must be one of the convention's.
+
+    Args:
+        case_id: goes into the message.
+        side: ``prediction`` or ``reference``, goes into the message.
+        labels: a label map.
+        convention: what its values should mean.
+
+    Raises:
+        CaseError: a value is not in the convention.
+    """
     known = _among(labels, convention.values)
     if not known.all():
         foreign = ", ".join(map(str, np.unique(labels[~known]).tolist()))
@@ -63,5 +77,5 @@ def refuse_foreign(case_id: str, side: str, labels: Labels, convention: Conventi
         raise CaseError(
             case_id,
             f"the {side} holds the label {foreign}, which the convention {convention.name} does not know "
-            f"({tissues}); name the convention it follows, or correct the file",
+            f"({tissues}); correct the file, or name the convention of all {side}s with {OPTIONS[side]}",
         )
