@@ -162,6 +162,10 @@ def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArra
             small = labels.astype(np.uint8)
         if not np.array_equal(small, labels):
             odd = labels[small != labels].flat[0]
-            raise CaseError(case_id, f"the {side} holds the value {odd:g}; labels are whole numbers up to 255: {path}")
+            raise CaseError(
+                case_id,
+                f"the {side} holds the value {odd:g}; labels are whole numbers up to 255, neither probabilities nor "
+                f"interpolated: {path}",
+            )
         labels = small
     return labels, image.affine
