@@ -37,11 +37,14 @@ class RegionSettings:
         words += [f"none below {self.smallest_et}"] if self.smallest_et else []
         return ", ".join(words)
 
-    def steps_from(self, other: RegionSettings) -> tuple[int, float, int, int]:
-        """How far from another choice this one is: changes first, then their size."""
-        steps = [getattr(self, name) != getattr(other, name) for name in self.__dataclass_fields__]
+    def steps_from(self, other: RegionSettings) -> tuple[float, ...]:
+        """How far from another choice this one is: the number of changes, then what they may cost, then their size.
+
+        Keeping the largest part alone comes last: it takes every second tumour of a patient, whatever its size.
+        """
+        changes = [getattr(self, name) != getattr(other, name) for name in self.__dataclass_fields__]
         distance = round(abs(self.threshold - other.threshold), 6)
-        return sum(steps), distance, self.smallest_component, self.smallest_et
+        return sum(changes), self.keep_largest, distance, self.smallest_component, self.smallest_et
 
 
 Settings = Mapping[str, RegionSettings]
