@@ -21,6 +21,10 @@ Labels = npt.NDArray[np.uint8]
 
 PROBABILITIES = "probabilities"
 """Folder of the probabilities, beside the label maps."""
+UNCERTAINTY = "uncertainty"
+"""Folder of what is told of their doubt."""
+TOLD = (".json", "_entropy.nii.gz", "_mutual_information.nii.gz")
+"""How its files end, behind the case id."""
 
 
 def slice_names(case: Case) -> list[str]:
@@ -97,12 +101,15 @@ def find_predictions(folder: Path) -> dict[str, Path]:
 
 
 def files_by_case(folder: Path) -> dict[str, list[Path]]:
-    """Case id to every file that its predictions consist of: copies, masks and probabilities; empty for no folder."""
+    """Case id to every file of its predictions: copies, masks, probabilities and doubt; empty for no folder."""
     there: dict[str, list[Path]] = defaultdict(list)
     for case_id, path in _entries(folder) if folder.is_dir() else ():
         there[case_id] += mask_files(path).values() if path.is_dir() else [path]
     for case_id, path in probability_files(folder / PROBABILITIES).items():
         there[case_id].append(path)
+    for figures in sorted((folder / UNCERTAINTY).glob("*.json")):
+        if not figures.name.startswith("."):
+            there[figures.stem] += [path for path in uncertainty_files(folder, figures.stem) if path.is_file()]
     return dict(there)
 
 
@@ -119,16 +126,25 @@ def probability_file(folder: Path, case_id: str) -> Path:
     return folder / PROBABILITIES / f"{case_id}{SUFFIX}"
 
 
-def files_to_write(folder: Path, item: Mapping[str, Any], *, probabilities: bool = False) -> list[Path]:
+def uncertainty_files(folder: Path, case_id: str) -> list[Path]:
+    """Where a folder of predictions keeps what is told of a case's doubt: figures, then maps."""
+    return [folder / UNCERTAINTY / f"{case_id}{ending}" for ending in TOLD]
+
+
+def files_to_write(
+    folder: Path, item: Mapping[str, Any], *, probabilities: bool = False, uncertainty: bool = False
+) -> list[Path]:
     """The files that the prediction of a datalist item will consist of: one label map, or one mask per slice.
 
     Args:
         folder: of the predictions.
         item: the case.
         probabilities: whether a file of probabilities belongs to them.
+        uncertainty: whether maps and figures of doubt do.
     """
     case_id = str(item["case_id"])
     more = [probability_file(folder, case_id)] if probabilities else []
+    more += uncertainty_files(folder, case_id) if uncertainty else []
     if item["layout"] == "lgg":
         return [folder / case_id / f"{Path(image).stem}_mask.tif" for image in item["image"]] + more
     return [folder / f"{case_id}.nii.gz", *more]
@@ -156,7 +172,9 @@ def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArra
     if labels.ndim == 4 and labels.shape[3] == 1:
         labels = labels[..., 0]
     if labels.ndim != 3:
-        raise CaseError(case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}")
+        raise CaseError(
+            case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}"
+        )
     if labels.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             small = labels.astype(np.uint8)

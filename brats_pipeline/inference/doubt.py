@@ -11,7 +11,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ import numpy.typing as npt
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.inference.expected_dice import ExpectedDice
+from brats_pipeline.predictions import UNCERTAINTY, uncertainty_files
 from transforms.cleaning import WIDEST_FIRST
 
-FOLDER = "uncertainty"
-"""Within a folder of predictions: ``<case_id>.json`` and the maps of each case."""
 TABLE = "uncertainty.csv"
-"""Beside it: all cases in one table."""
+"""All cases in one table, beside the label maps."""
 SCHEMA_VERSION = 1
 
 
@@ -86,8 +85,8 @@ def region_doubt(
     )
 
 
-def write_case(folder: Path, case_id: str, rows: Sequence[RegionDoubt], *, unit: str) -> None:
-    """Write ``<case_id>.json``."""
+def write_case(out: Path, case_id: str, rows: Sequence[RegionDoubt], *, unit: str) -> None:
+    """Write ``uncertainty/<case_id>.json`` of a folder of predictions."""
     flags = [row.needs_review for row in rows if row.needs_review is not None]
     content = {
         "schema_version": SCHEMA_VERSION,
@@ -95,7 +94,7 @@ def write_case(folder: Path, case_id: str, rows: Sequence[RegionDoubt], *, unit:
         "needs_review": any(flags) if flags else None,
         "regions": {row.region: {k: v for k, v in asdict(row).items() if k != "region"} for row in rows},
     }
-    write_atomically(folder / f"{case_id}.json", json.dumps(content, indent=2) + "\n")
+    write_atomically(uncertainty_files(out, case_id)[0], json.dumps(content, indent=2) + "\n")
 
 
 def read_cases(out: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
@@ -105,7 +104,7 @@ def read_cases(out: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
         PipelineError: a file is damaged.
     """
     told = {}
-    for path in sorted((Path(out) / FOLDER).glob("*.json")):
+    for path in sorted((Path(out) / UNCERTAINTY).glob("*.json")):
         if not path.name.startswith("."):
             try:
                 told[path.stem] = json.loads(path.read_text(encoding="utf-8"))
@@ -114,6 +113,18 @@ def read_cases(out: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
                     f"{path}: cannot be read ({error}); delete it and segment the case again"
                 ) from error
     return told
+
+
+def reviews(case: Mapping[str, Any]) -> str:
+    """Why a case should be looked at, in words; empty where it need not be, or nobody can tell."""
+    low = {
+        region: row["expected_dice"]
+        for region, row in sorted(case["regions"].items(), key=lambda item: _place(item[0]))
+        if row["needs_review"]
+    }
+    if not low:
+        return ""
+    return "needs review: the Dice to expect is " + ", ".join(f"{dice:.2f} for {name}" for name, dice in low.items())
 
 
 def _place(region: str) -> int:

@@ -19,14 +19,16 @@ from monai.transforms import MapTransform
 from monai.utils.misc import ImageMetaKey
 
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.inference.doubt import FOLDER, region_doubt, write_case
+from brats_pipeline.inference.doubt import region_doubt, write_case
 from brats_pipeline.inference.expected_dice import ExpectedDice, makers, read_expected_dice
+from brats_pipeline.predictions import uncertainty_files
 from transforms.labels import convention
 from transforms.nifti import read_header, write_nifti
 
 logger = logging.getLogger(__name__)
 
 MAPS = ("entropy", "mutual_information")
+"""Entries that become files, in the order of :data:`brats_pipeline.predictions.TOLD`."""
 FULL = np.log(2.0)
 """Largest value of a map, in nats."""
 STEPS = 32767
@@ -69,7 +71,7 @@ class SaveUncertaintyd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.folder = Path(output_dir) / FOLDER
+        self.out = Path(output_dir)
         self.regions = tuple(regions)
         self.calibration = None if calibration is None else calibration_for(calibration, checkpoints, tta=tta)
         self.like_key = like_key
@@ -83,9 +85,9 @@ class SaveUncertaintyd(MapTransform):
             like = None if self.like_key is None else self._header(case_id, item)
             affine = np.eye(4) if like is None else like.affine
             voxel_ml = None if like is None else float(abs(np.linalg.det(affine[:3, :3]))) / 1000
-            for name in MAPS:
+            for name, path in zip(MAPS, uncertainty_files(self.out, case_id)[1:], strict=True):
                 values = np.asarray(item[name].cpu(), dtype=np.float32)
-                write_nifti(self.folder / f"{case_id}_{name}.nii.gz", map_image(values, affine, like))
+                write_nifti(path, map_image(values, affine, like))
             labels = np.asarray(item[key][0].cpu())
             rule = convention(str(item[self.convention_key]))
             mean, lowest, highest = (np.asarray(item[name].cpu()) for name in ("mean", "lowest", "highest"))
@@ -101,7 +103,7 @@ class SaveUncertaintyd(MapTransform):
                 )
                 for number, region in enumerate(self.regions)
             ]
-            write_case(self.folder, case_id, rows, unit="voxels" if voxel_ml is None else "ml")
+            write_case(self.out, case_id, rows, unit="voxels" if voxel_ml is None else "ml")
         return item
 
     def _header(self, case_id: str, item: Mapping[Hashable, Any]) -> nib.Nifti1Image:

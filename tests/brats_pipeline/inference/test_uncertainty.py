@@ -17,9 +17,10 @@ from monai.data import MetaTensor
 from monai.utils.misc import ImageMetaKey
 
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.inference.doubt import FOLDER, read_cases, region_doubt, write_table
+from brats_pipeline.inference.doubt import read_cases, region_doubt, write_table
 from brats_pipeline.inference.expected_dice import ExpectedDice, RegionFit, makers, write_expected_dice
 from brats_pipeline.inference.uncertainty import SaveUncertaintyd, calibration_for, map_image
+from brats_pipeline.predictions import TOLD, UNCERTAINTY, files_by_case, files_to_write
 from transforms.uncertainty import MemberPool, RestoreSpreadd
 
 REGIONS = ["TC", "WT", "ET"]
@@ -99,7 +100,7 @@ def saver(tmp_path: Path, **more: Any) -> SaveUncertaintyd:
 
 def test_a_case_is_told_in_maps_and_figures(scan: Path, tmp_path: Path) -> None:
     saver(tmp_path)(item_of(scan))
-    folder = tmp_path / "out" / FOLDER
+    folder = tmp_path / "out" / UNCERTAINTY
     names = ["case.json", "case_entropy.nii.gz", "case_mutual_information.nii.gz"]
     assert sorted(path.name for path in folder.iterdir()) == names
     entropy, information = (nib.load(folder / name) for name in names[1:])
@@ -203,8 +204,19 @@ def test_a_scan_that_went_away_is_a_case_that_failed(scan: Path, tmp_path: Path)
 
 def test_a_damaged_record_of_a_case_is_named(scan: Path, tmp_path: Path) -> None:
     saver(tmp_path)(item_of(scan))
-    path = tmp_path / "out" / FOLDER / "case.json"
+    path = tmp_path / "out" / UNCERTAINTY / "case.json"
     assert json.loads(path.read_text())["schema_version"] == 1
     path.write_text("{")
     with pytest.raises(PipelineError, match=r"case.json: cannot be read .* segment the case again"):
         read_cases(tmp_path / "out")
+
+
+def test_what_is_told_belongs_to_the_predictions_of_its_case(scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for case_id in ("a.1", "b"):
+        saver(tmp_path)(item_of(scan, case_id=case_id))
+    written = [out / UNCERTAINTY / f"a.1{ending}" for ending in TOLD]
+    assert files_by_case(out)["a.1"] == written
+    wanted = files_to_write(out, {"case_id": "a.1", "layout": "brats2021"}, uncertainty=True)
+    assert wanted == [out / "a.1.nii.gz", *written]
+    assert all(path.is_file() for path in written)
