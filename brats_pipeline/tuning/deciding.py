@@ -134,7 +134,7 @@ def judge(rows: Sequence[CaseRow], regions: Sequence[str], metric: str) -> Verdi
     helps = overall.shown() == (-1 if lower_is_better(metric) else 1)
     said = verdict(overall, metric=metric, first=TUNED, second=UNTUNED)
     sentences = [said[0].upper() + said[1:]]
-    low, high = overall.interval_95 or (0.0, 0.0)
+    low, high = overall.interval_95 or (1.0, 1.0)
     if low <= 0 <= high and overall.equal < overall.n:
         sentences.append(
             "The interval of the cross-validated gain includes 0: it is not shown that tuning helps on other cases."

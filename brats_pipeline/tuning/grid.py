@@ -102,7 +102,7 @@ def settings_in_force(configuration: Mapping[str, Any], regions: tuple[str, ...]
         regions: of its network's channels, in their order.
 
     Raises:
-        ValueError: another number of values than of regions.
+        ValueError: another number of values than of regions, or an expression instead of a value.
     """
 
     def each(name: str, usual: Any) -> list[Any]:
@@ -110,6 +110,8 @@ def settings_in_force(configuration: Mapping[str, Any], regions: tuple[str, ...]
         values = value if isinstance(value, list) else [value] * len(regions)
         if len(values) != len(regions):
             raise ValueError(f"{name} has {len(values)} values for {len(regions)} regions ({', '.join(regions)})")
+        if wrong := [one for one in values if not isinstance(one, int | float)]:
+            raise ValueError(f"{name} is {wrong[0]!r}; tuning needs it as a plain value")
         return values
 
     columns = zip(
