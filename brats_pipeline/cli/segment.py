@@ -36,6 +36,12 @@ def segment_command(
         bool,
         typer.Option("--allow-missing", help="Segment a case that lacks modalities, by a network trained for it."),
     ] = False,
+    backend: Annotated[
+        str | None, typer.Option(help="What computes the network: torch, onnxruntime, openvino or tensorrt.")
+    ] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Take no more memory (on a GPU: its memory), such as 8GiB.")
+    ] = None,
     shard: Annotated[
         str | None,
         typer.Option(metavar="K/N", help="Only the K-th of N shares of the cases, as 3/16."),
@@ -56,12 +62,16 @@ def segment_command(
     files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
     if bool(files) == bool(inputs):
         raise PipelineError("give either folders of cases, or the four files --t1c --t1 --t2 --flair")
+    named = {"backend": backend, "max_memory": max_memory}
     with growing_bar("segment", quiet=quiet) as (on_start, on_case):
         arguments: dict[str, Any] = {
             "bundle": bundle,
             "convention": convention,
             "device": device,
-            "overrides": overrides_of(settings),
+            "overrides": {
+                **overrides_of(settings),
+                **{key: value for key, value in named.items() if value is not None},
+            },
             "overwrite": overwrite,
             "save_probabilities": save_probabilities,
             "allow_missing": allow_missing,

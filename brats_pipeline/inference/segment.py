@@ -33,6 +33,8 @@ from transforms.labels import MODALITIES, misfit
 from transforms.nifti import strip_suffix
 
 SAVE_PROBABILITIES = "save_probabilities"
+WHERE_AND_HOW = ("max_memory", "backend_cache")
+"""Ids that ask for the same answer in another way: predictions made with another value of them are kept."""
 ALLOW_MISSING = "allow_missing"
 LESS_SEEN = "which may cost accuracy: compare with cases that have every modality"
 LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
@@ -142,6 +144,7 @@ def segment(
     overrides = dict(overrides or {})
     save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
     allow_missing = bool(overrides.pop(ALLOW_MISSING, False)) or allow_missing
+    unsaid = {name: overrides.pop(name) for name in WHERE_AND_HOW if name in overrides}
 
     wanted = wanted_modalities(root, overrides)
     if allow_missing:
@@ -208,7 +211,7 @@ def segment(
                 on_start(len(items))
             switches = {SAVE_PROBABILITIES: save_probabilities, ALLOW_MISSING: allow_missing}
             switched = {name: True for name, on in switches.items() if on}
-            _run(root, items, device, {**overrides, **switched}, result, begin, on_case)
+            _run(root, items, device, {**overrides, **unsaid, **switched}, result, begin, on_case)
         remove_predictions(out, earlier.keys() & result.failed.keys())
     finally:
         if result.done or result.skipped or result.failed:
