@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from torch.export import Dim
 
+from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.inferers import stride_of
 
 
@@ -31,7 +33,15 @@ def export_onnx(network: nn.Module, shape: Sequence[int], *, any_size: bool) -> 
         network: in torch.
         shape: of an input ``(N, C, *spatial)``.
         any_size: for batches and spatial sides of any size, multiples of the network's stride; else for ``shape``.
+
+    Raises:
+        PipelineError: what torch exports with is not installed.
     """
+    if absent := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
+        raise PipelineError(
+            f"to export a network {' and '.join(absent)} must be installed; run `pip install 'brats-pipeline[onnx]'`, "
+            "or choose backend torch"
+        )
     stride, dims = stride_of(network), len(shape) - 2
     device = next((weight.device for weight in network.parameters()), torch.device("cpu"))
     axes: Any = None
