@@ -30,6 +30,19 @@ TINY: dict[str, Any] = {
 """Overrides with which the bundle trains in seconds on cohorts of :func:`write_small_cohort`."""
 
 FOLDS = 3
+QUICK: dict[str, Any] = {
+    "spacing": [SPACING_MM] * 3,
+    "patch_size": [16] * 3,
+    "roi_size": [32] * 3,
+    "network_def::features": 4,
+    "network_def::norm": "instance",
+    "network_def::depth": 1,
+    "max_epochs": 2,
+    "patches_per_epoch": 2,
+    "val_interval": 1,
+    "precision": "float32",
+}
+"""A training of a second or two, for what does not need a network that has learned."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +83,25 @@ def cohort(make_cohort: Callable[..., Path]) -> Path:
 def own_cohort(cohort: Path, tmp_path: Path) -> Path:
     """A copy of ``cohort`` that a test may spoil."""
     return shutil.copytree(cohort, tmp_path / "own cohort")
+
+
+@pytest.fixture
+def quick_settings() -> dict[str, Any]:
+    """A copy of :data:`QUICK`."""
+    return dict(QUICK)
+
+
+@pytest.fixture(scope="session")
+def quick() -> Callable[..., Path]:
+    """Trains a run with :data:`QUICK` and what else is given; returns its folder."""
+    from brats_pipeline.training.train import train
+
+    def make(out: Path, cohort: Path, **arguments: Any) -> Path:
+        overrides = {**QUICK, **arguments.pop("overrides", {})}
+        given = {"data": cohort, "folds": FOLDS, "device": "cpu", **arguments}
+        return train("brats_glioma_3d", out, overrides=overrides, **given).run
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -110,28 +110,20 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(
     assert before == {path: path.read_bytes() for path in training.recorder.run_dir.rglob("*") if path.is_file()}
 
 
-QUICK: dict[str, Any] = {
-    "spacing": [4.0] * 3,
-    "patch_size": [16] * 3,
-    "roi_size": [32] * 3,
-    "network_def::features": 4,
-    "network_def::norm": "instance",
-    "network_def::depth": 1,
-    "max_epochs": 3,
-    "patches_per_epoch": 2,
-    "precision": "float32",
-}
-
-
-def train_command(command: Callable[..., Any], cohort: Path, out: Path, **settings: Any) -> Any:
-    given = [part for name, value in (QUICK | settings).items() for part in ("--set", f"{name}={json.dumps(value)}")]
+def train_command(command: Callable[..., Any], cohort: Path, out: Path, settings: dict[str, Any]) -> Any:
+    given = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     where = ("--data", cohort, "--folds", 3, "-o", out, "--device", "cpu", "--quiet")
     return command("train", "brats_glioma_3d", *where, *given)
 
 
 @pytest.mark.parametrize("trouble", ["memory", "nan", "case", "disk"])
 def test_the_command_line_ends_with_one_message_and_an_exit_code(
-    trouble: str, cohort: Path, command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_settings: dict[str, Any],
+    trouble: str,
+    cohort: Path,
+    command: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from brats_pipeline.data.datasets import PatchDataset
     from brats_pipeline.training.recorder import RunRecorder
@@ -159,7 +151,7 @@ def test_the_command_line_ends_with_one_message_and_an_exit_code(
             monkeypatch.setattr(losses.DiceBCELoss, "forward", dies)
 
     monkeypatch.setattr(RunRecorder, "epoch_completed", then_trouble)
-    outcome = train_command(command, cohort, tmp_path / "run")
+    outcome = train_command(command, cohort, tmp_path / "run", {**quick_settings, "max_epochs": 3, "val_interval": 5})
     assert outcome.code != 0
     messages = {"memory": "did not suffice", "nan": "became nan", "case": "is damaged", "disk": "No space left"}
     assert messages[trouble] in outcome.err

@@ -16,18 +16,6 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.training.rehearsal import Rehearsal
 from brats_pipeline.training.train import rehearse_training, train
 
-SMALL: dict[str, Any] = {
-    "spacing": [4.0] * 3,
-    "patch_size": [16] * 3,
-    "roi_size": [32] * 3,
-    "network_def::features": 4,
-    "network_def::norm": "instance",
-    "network_def::depth": 1,
-    "max_epochs": 6,
-    "patches_per_epoch": 5,
-    "val_interval": 4,
-    "precision": "float32",
-}
 TEN_SECONDS_AN_EPOCH = Rehearsal(
     device="cpu",
     parameters=1,
@@ -44,6 +32,12 @@ TEN_SECONDS_AN_EPOCH = Rehearsal(
 """8 s of steps, and 10 s of validation every fifth epoch."""
 
 
+@pytest.fixture
+def small(quick_settings: dict[str, Any]) -> dict[str, Any]:
+    """Six epochs of three steps, two of them validated."""
+    return {**quick_settings, "max_epochs": 6, "patches_per_epoch": 5, "val_interval": 4}
+
+
 def test_hours_are_steps_and_validations() -> None:
     assert TEN_SECONDS_AN_EPOCH.seconds == 100 * 8 + 20 * 10
 
@@ -54,9 +48,9 @@ def test_a_wall_time_holds_as_many_epochs_as_fit_with_their_share_of_validation(
     assert TEN_SECONDS_AN_EPOCH.epochs_within(0.01) == 1
 
 
-def test_an_estimate_counts_what_is_there(cohort: Path, tmp_path: Path) -> None:
+def test_an_estimate_counts_what_is_there(small: dict[str, Any], cohort: Path, tmp_path: Path) -> None:
     said = rehearse_training(
-        "brats_glioma_3d", data=cohort, folds=3, device="cpu", overrides={**SMALL, "cache_dir": str(tmp_path)}
+        "brats_glioma_3d", data=cohort, folds=3, device="cpu", overrides={**small, "cache_dir": str(tmp_path)}
     )
     assert (said.cases, said.epochs, said.steps_per_epoch, said.validations) == (6, 6, 3, 2)
     assert said.steps_per_second > 0
@@ -69,9 +63,9 @@ def test_an_estimate_counts_what_is_there(cohort: Path, tmp_path: Path) -> None:
 
 
 def test_a_dry_run_prints_the_estimate_and_leaves_nothing(
-    command: Callable[..., Any], cohort: Path, tmp_path: Path
+    small: dict[str, Any], command: Callable[..., Any], cohort: Path, tmp_path: Path
 ) -> None:
-    settings = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
     done = command("train", "brats_glioma_3d", "--data", cohort, "-o", tmp_path / "run", "--dry-run", *settings)
     assert done.code == 0, done.err
     for word in ("M parameters on cpu", "a second", "6 epochs", "prepared", "GiB", " h"):
@@ -80,18 +74,20 @@ def test_a_dry_run_prints_the_estimate_and_leaves_nothing(
 
 
 def test_a_training_for_some_minutes_sets_as_many_epochs_as_fit_and_says_so(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: dict[str, Any], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Rehearsal, "epochs_within", lambda self, minutes: 2 if minutes == 7 else 0)
-    result = train("brats_glioma_3d", tmp_path / "run", data=cohort, folds=3, device="cpu", overrides=SMALL, minutes=7)
+    result = train("brats_glioma_3d", tmp_path / "run", data=cohort, folds=3, device="cpu", overrides=small, minutes=7)
     assert result.epochs == 2
     assert yaml.safe_load((result.run / "configs" / "train.yaml").read_text())["max_epochs"] == 2
     assert json.loads((result.run / "run.json").read_text())["minutes"] == 7
 
 
-def test_what_prepared_cases_take_is_said_before_they_are_kept(cohort: Path, tmp_path: Path) -> None:
+def test_what_prepared_cases_take_is_said_before_they_are_kept(
+    small: dict[str, Any], cohort: Path, tmp_path: Path
+) -> None:
     said: list[str] = []
-    overrides = {**SMALL, "max_epochs": 1, "cache_dir": str(tmp_path / "cache")}
+    overrides = {**small, "max_epochs": 1, "cache_dir": str(tmp_path / "cache")}
     for out in ("one", "other"):
         train(
             "brats_glioma_3d",
@@ -107,6 +103,6 @@ def test_what_prepared_cases_take_is_said_before_they_are_kept(cohort: Path, tmp
     assert all(torch.equal(one[name], other[name]) for name in one), "cases from the cache train the same network"
 
 
-def test_an_impossible_fold_is_refused_as_in_training(cohort: Path) -> None:
+def test_an_impossible_fold_is_refused_as_in_training(small: dict[str, Any], cohort: Path) -> None:
     with pytest.raises(PipelineError, match="fold"):
-        rehearse_training("brats_glioma_3d", data=cohort, folds=3, fold=7, device="cpu", overrides=SMALL)
+        rehearse_training("brats_glioma_3d", data=cohort, folds=3, fold=7, device="cpu", overrides=small)
