@@ -134,6 +134,8 @@ class RestoreRegionsd(MapTransform):
         """Invert the preprocessing of the image on ``values``; ``nearest``: only what moved voxels."""
         image = item[self.orig_key]
         way = [done for done in image.applied_operations if not (nearest and _resampled_from(done) is not None)]
+        if not way:
+            return values  # MONAI warns of an inverse without anything to invert
         told = MetaTensor(torch.empty(0), meta=image.meta, applied_operations=way)
         chain = self.moving if nearest else self.transform
         inverse = Invertd("values", transform=chain, orig_keys=self.orig_key, nearest_interp=nearest)

@@ -24,13 +24,24 @@ def segment_command(
     t1: Annotated[Path | None, typer.Option(help="Native T1 of one case.")] = None,
     t2: Annotated[Path | None, typer.Option(help="T2 of one case.")] = None,
     flair: Annotated[Path | None, typer.Option(help="FLAIR of one case.")] = None,
-    bundle: Annotated[str | None, typer.Option(help="Name or folder of a bundle or run with weights.")] = None,
+    bundle: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or folder of a bundle or run with weights; several of them segment as an ensemble."),
+    ] = None,
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(metavar="W", help="Weight of each --bundle, in their order: 2, or by region TC=1,WT=2,ET=0.5."),
+    ] = None,
     convention: Annotated[str | None, typer.Option(help="Label convention to write.")] = None,
     device: Device = None,
     settings: Settings = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Segment again what is there.")] = False,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Also write the probability of each region (float16, .npz).")
+    ] = False,
+    tta: Annotated[bool, typer.Option("--tta", help="Average the answers for mirror images of the scan.")] = False,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also write maps of doubt, volume intervals and the Dice to expect.")
     ] = False,
     allow_missing: Annotated[
         bool,
@@ -56,16 +67,18 @@ def segment_command(
     quiet: Quiet = False,
 ) -> int:
     """Write a label map for every case, in the space of its own T1c."""
+    from brats_pipeline.inference.ensembles import parse_weight
     from brats_pipeline.inference.segment import segment
     from brats_pipeline.progress import growing_bar
 
     files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
     if bool(files) == bool(inputs):
         raise PipelineError("give either folders of cases, or the four files --t1c --t1 --t2 --flair")
-    named = {"backend": backend, "max_memory": max_memory}
+    named = {"backend": backend, "max_memory": max_memory, "tta": "all" if tta else None}
     with growing_bar("segment", quiet=quiet) as (on_start, on_case):
         arguments: dict[str, Any] = {
-            "bundle": bundle,
+            "bundle": bundle[0] if bundle and len(bundle) == 1 else bundle or None,
+            "weights": [parse_weight(text) for text in weight] if weight else None,
             "convention": convention,
             "device": device,
             "overrides": {
@@ -74,6 +87,7 @@ def segment_command(
             },
             "overwrite": overwrite,
             "save_probabilities": save_probabilities,
+            "uncertainty": uncertainty,
             "allow_missing": allow_missing,
             "share": shard,
             "on_start": on_start,

@@ -133,9 +133,13 @@ def _place(region: str) -> int:
 
 
 def write_table(out: str | os.PathLike[str]) -> None:
-    """Gather what was told of each case in ``uncertainty.csv``, one row per case and region, widest region first."""
+    """Gather what was told of each case in ``uncertainty.csv``, one row per case and region, widest region first.
+
+    Where nothing was told, there is no table.
+    """
     told = read_cases(out)
     if not told:
+        (Path(out) / TABLE).unlink(missing_ok=True)
         return
     unit = next(iter(told.values()))["unit"]
     volumes = ("volume", "volume_low", "volume_high")

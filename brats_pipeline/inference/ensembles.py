@@ -118,6 +118,10 @@ def ensemble_of(
     Raises:
         PipelineError: they do not go together, or the weights are not theirs.
     """
+    if len(bundles) < 2:
+        raise PipelineError(
+            f"weights are of several bundles, and there is {len(bundles) or 'none'}; name more, or no weight"
+        )
     roots = tuple(map(bundle_path, bundles))
     if len({root.resolve() for root in roots}) < len(roots):
         raise PipelineError(
@@ -180,7 +184,10 @@ def checkpoint_members(overrides: Mapping[str, Any]) -> dict[str, Any]:
     if "ckpt_path" not in overrides:
         return {}
     given = overrides["ckpt_path"]
-    paths = [Path(path) for path in (given if isinstance(given, list) else [given])]
+    listed = [str(path) for path in (given if isinstance(given, list) else [given])]
+    if any("@" in path or path.startswith("$") for path in listed):
+        return {}  # MONAI makes the path of it, and the record shows it as it was given
+    paths = list(map(Path, listed))
     for path in paths:
         if not path.is_file():
             raise PipelineError(f"{path}: there is no such checkpoint; ckpt_path names files of weights")

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,17 @@ from brats_pipeline.cases import (
 from brats_pipeline.data.datalist import case_items
 from brats_pipeline.data.fingerprint import check_headers
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.doubt import read_cases, reviews, write_table
+from brats_pipeline.inference.ensembles import COMBINE, Weights, checkpoint_members, ensemble_of
 from brats_pipeline.inference.inputs import chosen, inputs_of, refuse_untrained, without_modalities
 from brats_pipeline.inference.record import RECORD, earlier_cases, identity_of, remove_predictions, write_record
 from brats_pipeline.inference.sharing import Share, share_of
-from brats_pipeline.predictions import files_to_write, probability_file
+from brats_pipeline.predictions import files_to_write, probability_file, uncertainty_files
 from transforms.labels import MODALITIES, misfit
 from transforms.nifti import strip_suffix
 
 SAVE_PROBABILITIES = "save_probabilities"
+UNCERTAINTY = "uncertainty"
 WHERE_AND_HOW = ("max_memory", "backend_cache")
 """Ids that ask for the same answer in another way: predictions made with another value of them are kept."""
 ALLOW_MISSING = "allow_missing"
@@ -52,6 +56,7 @@ class Segmentation:
         failed: case to the reason why it has no prediction.
         notes: case to what a reader of its prediction should know.
         missing: case to the modalities that it was segmented without.
+        doubt: case to intervals of its volumes and the Dice to expect, where they were asked for.
     """
 
     out: Path
@@ -63,6 +68,7 @@ class Segmentation:
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     hashes: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    doubt: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
@@ -94,12 +100,14 @@ def segment(
     inputs: Sequence[str | Path] | Mapping[str, str | Path],
     out: str | Path,
     *,
-    bundle: str | Path | None = None,
+    bundle: str | Path | Sequence[str | Path] | None = None,
+    weights: Weights | None = None,
     convention: str | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     save_probabilities: bool = False,
+    uncertainty: bool = False,
     allow_missing: bool = False,
     without: Collection[str] = (),
     only: Collection[str] | None = None,
@@ -115,12 +123,16 @@ def segment(
     Args:
         inputs: case folders or cohort folders; or one file per modality as ``{"t1c": ..., "t1": ..., ...}``.
         out: folder of the predictions.
-        bundle: name or folder of a bundle or run; by default the bundle with weights for the layout.
+        bundle: name or folder of a bundle or run; by default the bundle with weights for the layout. Several of them
+            segment as an ensemble (:mod:`brats_pipeline.inference.ensembles`).
+        weights: of several bundles, one number each, or region to number.
         convention: label convention to write; by default that of each input's layout.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value.
         overwrite: segment again what is there already.
         save_probabilities: also write the probability of every region; a case that lacks its file is segmented again.
+        uncertainty: also write maps of doubt, intervals of volumes and the Dice to expect, see
+            :mod:`brats_pipeline.inference.uncertainty`; a case that lacks its files is segmented again.
         allow_missing: segment a case that lacks modalities without them, by a network that was trained for it.
         without: modalities that are left out of every case as if they were missing, whatever the network was trained
             for: to see what they are worth.
@@ -137,18 +149,28 @@ def segment(
     given = (case_from_files(inputs),) if isinstance(inputs, Mapping) else find_cases(*map(Path, inputs))
     cases = decide_conventions(without_labels(given), convention)
     layouts = sorted({case.layout for case in cases})
-    root = bundle_path(bundle) if bundle is not None else bundle_for(layouts)
+    names = [bundle] if bundle is None or isinstance(bundle, str | Path) else list(bundle)
+    root = bundle_path(names[0]) if names and names[0] is not None else bundle_for(layouts)
     out = Path(out).resolve()
     result = Segmentation(out=out, bundle=root)
     # Label maps are the same with and without them, so they say nothing about what may lie in one folder.
     overrides = dict(overrides or {})
     save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
+    uncertainty = bool(overrides.pop(UNCERTAINTY, False)) or uncertainty
     allow_missing = bool(overrides.pop(ALLOW_MISSING, False)) or allow_missing
     unsaid = {name: overrides.pop(name) for name in WHERE_AND_HOW if name in overrides}
 
-    wanted = wanted_modalities(root, overrides)
+    ensemble = None
+    if len(names) > 1 or weights is not None:
+        given_bundles = [name for name in names if name is not None]
+        ensemble = ensemble_of(
+            given_bundles, partial(_regions_written, overrides=overrides), weights=weights, overrides=overrides
+        )
+    wanted = wanted_modalities(root, overrides) if ensemble is None else ensemble.modalities(overrides)
+    member_missing = allow_missing
     if allow_missing:
-        refuse_untrained(root)
+        for one in [root] if ensemble is None else ensemble.roots:
+            refuse_untrained(one)
     allow_missing = allow_missing or bool(without)
     part = share_of(share)
     cases = [without_modalities(case, without) for case in (part or Share()).of(chosen(cases, only))]
@@ -173,7 +195,10 @@ def segment(
             if is_stack(sources[0]) and len(sources[0].paths) == 1:
                 result.notes[case.case_id] = "; ".join(filter(None, (result.notes.get(case.case_id), LONE_SLICE)))
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
-    identity = identity_of(root, convention, overrides)
+    if ensemble is None:
+        identity = {**identity_of(root, convention, overrides), **checkpoint_members(overrides)}
+    else:
+        identity = ensemble.identity(convention, overrides)
     earlier = earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
     changed = {name for name, told in inputs_now.items() if name in earlier and earlier[name].get("inputs") != told}
     if not overwrite:
@@ -181,7 +206,10 @@ def segment(
             item["case_id"]
             for item in items
             if item["case_id"] in earlier.keys() - changed
-            and all(path.is_file() for path in files_to_write(out, item, probabilities=save_probabilities))
+            and all(
+                path.is_file()
+                for path in files_to_write(out, item, probabilities=save_probabilities, uncertainty=uncertainty)
+            )
         ]
         items = [item for item in items if item["case_id"] not in result.skipped]
     started = time.monotonic()
@@ -200,19 +228,47 @@ def segment(
     def begin() -> None:
         """Remove what stands for scans that are gone, then vouch for what is about to be written."""
         remove_predictions(out, changed)
-        for item in () if save_probabilities else items:
-            if (stale := probability_file(out, item["case_id"])).is_file():
-                stale.unlink()
+        for item in items:
+            stale = [] if save_probabilities else [probability_file(out, item["case_id"])]
+            for path in stale if uncertainty else [*stale, *uncertainty_files(out, item["case_id"])]:
+                path.unlink(missing_ok=True)
         record([str(item["case_id"]) for item in items])
 
     try:
         if items:
             if on_start is not None:
-                on_start(len(items))
-            switches = {SAVE_PROBABILITIES: save_probabilities, ALLOW_MISSING: allow_missing}
+                on_start(len(items) * (1 if ensemble is None else 1 + len(ensemble.roots)))
+            if ensemble is not None:
+                refused = ensemble.run_members(
+                    segment,
+                    inputs,
+                    out,
+                    fresh=overwrite and part is None,
+                    only=[str(item["case_id"]) for item in items],
+                    convention=convention,
+                    device=device,
+                    overrides={**overrides, **unsaid},
+                    allow_missing=member_missing,
+                    without=without,
+                    on_case=on_case,
+                )
+                result.failed |= refused
+                items = [item for item in items if item["case_id"] not in refused]
+            switches = {
+                SAVE_PROBABILITIES: save_probabilities,
+                ALLOW_MISSING: allow_missing,
+                UNCERTAINTY: uncertainty,
+            }
             switched = {name: True for name, on in switches.items() if on}
-            _run(root, items, device, {**overrides, **unsaid, **switched}, result, begin, on_case)
+            settings = {**overrides, **unsaid, **switched}
+            combining = {} if ensemble is None else ensemble.settings(out, overrides)
+            if items:
+                _run(root, items, device, settings, result, begin, on_case, combining)
+        if ensemble is not None:
+            ensemble.tidy(out, result.done, all_done=part is None and not result.failed)
         remove_predictions(out, earlier.keys() & result.failed.keys())
+        if uncertainty or (out / UNCERTAINTY).is_dir():
+            _note_doubt(out, result)
     finally:
         if result.done or result.skipped or result.failed:
             record()
@@ -220,6 +276,16 @@ def segment(
             (out / RECORD).unlink()
             out.rmdir()
     return result
+
+
+def _note_doubt(out: Path, result: Segmentation) -> None:
+    """Gather what was told of the cases' doubt, and note which of them should be looked at."""
+    write_table(out)
+    told = read_cases(out)
+    for name in told.keys() & {*result.skipped, *result.done}:
+        result.doubt[name] = told[name]
+        if review := reviews(told[name]):
+            result.notes[name] = "; ".join(filter(None, (result.notes.get(name), review)))
 
 
 def _states(
@@ -235,6 +301,8 @@ def _states(
             state["image_sha256"] = result.hashes[name]
         if name in result.seconds:
             state["seconds"] = {stage: round(spent, 3) for stage, spent in result.seconds[name].items()}
+        if name in result.doubt:
+            state["uncertainty"] = result.doubt[name]
         if name in result.notes:
             state["note"] = result.notes[name]
         if name in result.missing:
@@ -268,6 +336,7 @@ def _run(
     result: Segmentation,
     begin: Callable[[], None],
     on_case: Callable[[str], None] | None,
+    combining: Mapping[str, Any],
 ) -> None:
     """Hand the cases to the bundle's inference configuration; ``begin`` is called before the first of them."""
     from ignite.engine import Events
@@ -276,10 +345,11 @@ def _run(
         listing = Path(folder) / "datalist.json"
         listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
         own = {"data_list_file_path": str(listing), "output_dir": str(result.out), "share": "1/1"}
-        runtime: dict[str, Any] = {**overrides, **own}
+        runtime: dict[str, Any] = {**overrides, **combining, **own}
+        configs = ["inference.yaml", COMBINE] if combining else ["inference.yaml"]
         if device is not None:
             runtime["device"] = f"$torch.device('{device}')"
-        workflow = open_workflow(root, ["inference.yaml"], workflow_type="infer", overrides=runtime, changed=overrides)
+        workflow = open_workflow(root, configs, workflow_type="infer", overrides=runtime, changed=overrides)
         with plain_errors(overrides):
             evaluator = workflow.parser.get_parsed_content("evaluator")
 

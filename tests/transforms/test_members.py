@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import Compose
 
 from brats_pipeline.errors import CaseError
 from transforms.members import LoadMembersd
 from transforms.probabilities import write_probabilities
+from transforms.restore import RestoreRegionsd
 
 SHAPE = (3, 4, 5)
 
@@ -70,3 +72,11 @@ def test_no_member_and_another_number_of_weights_are_refused(tmp_path) -> None:
         LoadMembersd("image", folders=[], regions=["TC"])
     with pytest.raises(ValueError, match="1 members and 2 weights"):
         LoadMembersd("image", folders=[tmp_path], regions=["TC"], weights=[1, 2])
+
+
+def test_behind_saved_members_there_is_nothing_to_turn_back(tmp_path) -> None:
+    values = saved(tmp_path, 1)
+    chain = Compose([LoadMembersd("image", folders=[tmp_path], regions=["TC", "WT"])])
+    loaded = chain(item())
+    regions = RestoreRegionsd("pred", transform=chain)({**loaded, "pred": loaded["image"]})["pred"]
+    assert np.array_equal(regions.numpy(), values >= 0.5)

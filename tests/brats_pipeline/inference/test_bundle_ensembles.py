@@ -64,6 +64,8 @@ def test_what_does_not_go_together_is_refused(two: list[Path], tmp_path: Path) -
         with pytest.raises(PipelineError, match=words):
             ensemble_of(bundles, more.pop("tell", regions_of), **{"overrides": {}, **more})
 
+    refuse("there is 1; name more", two[:1], weights=[1])
+    refuse("there is none", [], weights=[1])
     refuse("named twice", [two[0], two[0]])
     refuse("2 weights for 3 bundles", [*two, bundle(tmp_path / "three")], weights=[1, 2])
     refuse("no region GTV; known: TC, WT, ET", two, weights=[1, {"GTV": 1}])
@@ -115,5 +117,6 @@ def test_checkpoints_are_named_with_their_hashes(tmp_path: Path) -> None:
     assert both["weights_sha256"] == [file_sha256(tmp_path / name) for name in "ab"]
     assert [one["checkpoint"] for one in both["members"]] == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert checkpoint_members({"ckpt_path": str(tmp_path / "a")})["weights_sha256"] == both["weights_sha256"][:1]
+    assert checkpoint_members({"ckpt_path": "$@bundle_root + '/models/last.pt'"}) == {}
     with pytest.raises(PipelineError, match="no such checkpoint"):
         checkpoint_members({"ckpt_path": str(tmp_path / "c")})
