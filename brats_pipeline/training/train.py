@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,19 +19,10 @@ from brats_pipeline.bundles import (
     wanted_modalities,
     weights_path,
 )
-from brats_pipeline.cases import decide_conventions, find_cases
-from brats_pipeline.cases.patients import read_patients, with_patients
-from brats_pipeline.data.datalist import (
-    item_case,
-    read_whole_datalist,
-    split_cases,
-    training_items,
-    unsplit_cases,
-    write_datalist,
-)
-from brats_pipeline.data.fingerprint import check_headers
-from brats_pipeline.errors import CaseError, PipelineError, was_interrupted
-from brats_pipeline.files import write_atomically
+from brats_pipeline.data.datalist import training_items, write_datalist
+from brats_pipeline.errors import PipelineError, was_interrupted
+from brats_pipeline.training.folder import no_half_run, origin_of, refuse_contradictions, versions, write_record
+from brats_pipeline.training.listing import datalist_for
 from brats_pipeline.training.rehearsal import Rehearsal, rehearse
 
 SCHEMA_VERSION = 1
@@ -118,6 +105,8 @@ def train(
     origin: dict[str, Any] = {
         "data": None if data is None else str(Path(data).resolve()),
         "datalist": None if datalist is None else str(Path(datalist).resolve()),
+        "convention": convention,
+        "patients": None if patients is None else str(Path(patients).resolve()),
         "fold": 0 if fold is ... else fold,
         "seed": seed or 0,
         "network": network,
@@ -128,16 +117,18 @@ def train(
         left_out = {
             "data": data is None,
             "datalist": datalist is None,
+            "convention": convention is None,
+            "patients": patients is None,
             "fold": fold is ...,
             "seed": seed is None,
             "network": network is None,
         }
-        begun = _origin(run)
-        _refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
+        begun = origin_of(run)
+        refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
         record |= begun
     else:
         wanted = wanted_modalities(source, changes)
-        listing = _datalist(
+        listing = datalist_for(
             data,
             datalist,
             convention=convention,
@@ -153,7 +144,7 @@ def train(
         if minutes is not None:
             changes["max_epochs"] = rehearse(source, listing, changes, device=device).epochs_within(minutes)
             record["minutes"] = minutes
-    with _no_half_run(run):
+    with no_half_run(run):
         return _run(
             run,
             source if listing is not None else run,
@@ -191,7 +182,7 @@ def rehearse_training(
         PipelineError: as :func:`train`.
     """
     source, changes = bundle_path(bundle), dict(overrides or {})
-    listing = _datalist(
+    listing = datalist_for(
         data,
         datalist,
         convention=convention,
@@ -226,10 +217,10 @@ def _run(
         "overrides": {**origin["overrides"], **changes},
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "resumed": listing is None,
-        "versions": _versions(),
+        "versions": versions(),
         "status": "running",
     }
-    _write_record(run, record)
+    write_record(run, record)
     if listing is not None:
         write_datalist(listing, run / "datalist.json")
 
@@ -260,7 +251,7 @@ def _run(
         raise
     finally:
         seconds = time.monotonic() - started
-        _write_record(
+        write_record(
             run, {**record, "status": status, "epochs": epochs, "best_dice": best, "seconds": round(seconds, 1)}
         )
     if not weights_path(run).is_file():
@@ -276,23 +267,6 @@ def _prepare(parsed: Callable[[str], Any], on_note: Callable[[str], None] | None
         parsed("validate::dataset").load(**loading)
 
 
-@contextmanager
-def _no_half_run(run: Path) -> Iterator[None]:
-    """Take back what an error leaves in a folder that was new or empty, unless an epoch was finished."""
-    absent = [folder for folder in (run, *run.parents) if not folder.exists()]
-    fresh = bool(absent) or (run.is_dir() and not any(run.iterdir()))
-    try:
-        yield
-    except Exception:
-        if fresh and run.is_dir() and not (run / "models" / "last.pt").is_file():
-            for path in run.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            with suppress(OSError):  # somebody else may have put something there meanwhile
-                for folder in absent:
-                    folder.rmdir()
-        raise
-
-
 def _shares(parser: Any, on_note: Callable[[str], None] | None) -> dict[str, Any]:
     """What a weighted loss was made of: the mean share of the training masks that each region fills."""
     shares = parser.get_parsed_content("region_shares") if "region_shares" in parser else None
@@ -303,80 +277,3 @@ def _shares(parser: Any, on_note: Callable[[str], None] | None) -> dict[str, Any
         listed = ", ".join(f"{region} {100 * share:.3g} %" for region, share in by_region.items())
         on_note(f"mean share of the training masks: {listed}")
     return {"region_shares": by_region}
-
-
-def _write_record(run: Path, record: Mapping[str, Any]) -> None:
-    write_atomically(run / "run.json", json.dumps(record, indent=2, default=str) + "\n")
-
-
-def _origin(run: Path) -> dict[str, Any]:
-    """What the record of an earlier call says of how the run began; nothing where there is none yet."""
-    try:
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    names = ("bundle", "data", "datalist", "fold", "seed", "network", "overrides")
-    return {name: record[name] for name in names if name in record}
-
-
-def _refuse_contradictions(run: Path, begun: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """A run goes on with the data, the fold and the seed that it was begun with."""
-
-    def text(name: str, value: Any) -> str:
-        return str(value) if value is not None else "all" if name == "fold" else "not given"
-
-    differing = [
-        f"--{name} was {text(name, begun[name])}, now it is {text(name, value)}"
-        for name, value in given.items()
-        if name in begun and begun[name] != value
-    ]
-    if differing:
-        raise PipelineError(
-            f"{run} was begun otherwise: {'; '.join(differing)}; leave this out to continue the run, or train into "
-            "another folder"
-        )
-
-
-def _datalist(
-    data: str | Path | None,
-    datalist: str | Path | None,
-    *,
-    convention: str | None,
-    patients: str | Path | None,
-    folds: int,
-    fold: int | None,
-    seed: int,
-    wanted: Sequence[str],
-) -> dict[str, Any]:
-    """The datalist of a run, from a folder of cases or a file, every case checked by its headers."""
-    if (data is None) == (datalist is None):
-        raise PipelineError("give either a folder of cases (--data) or a datalist of `split` (--datalist)")
-    if datalist is not None and patients is not None:
-        raise PipelineError("a datalist names its patients already; give --patients to `split`, or train with --data")
-    if datalist is not None:
-        listing = read_whole_datalist(datalist)
-        cases = [item_case(item) for item in listing["training"]]
-    else:
-        cases = find_cases(Path(str(data)))
-        if patients is not None:
-            cases = with_patients(cases, read_patients(patients))
-        cases = decide_conventions(cases, convention)
-    for case in cases:
-        defects = check_headers(case, wanted=wanted)
-        if case.label is None:
-            defects = [*defects, "it has no label map, which training needs"]
-        if defects:
-            raise CaseError(case.case_id, "; ".join(defects))
-    if datalist is not None:
-        return listing
-    if fold is None:
-        return unsplit_cases(cases, modalities=wanted)
-    return split_cases(cases, folds=folds, seed=seed, modalities=wanted)
-
-
-def _versions() -> dict[str, str]:
-    """Versions that decide a result."""
-    from importlib.metadata import version
-
-    packages = ("brats-pipeline", "monai", "torch", "numpy", "nibabel", "pytorch-ignite")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -16,7 +16,7 @@ import pytest
 import torch
 from monai.transforms import Compose, RandSpatialCropd, SpatialPadd, Transform
 
-from brats_pipeline.data import datasets as data_module
+from brats_pipeline.data import prepared as data_module
 from brats_pipeline.data.cache import CaseCache, recipe_of
 from brats_pipeline.data.datasets import CaseDataset, PatchDataset, PrefetchLoader
 from brats_pipeline.errors import CaseError, PipelineError

@@ -17,7 +17,6 @@ from brats_pipeline.cases import Case, Source, find_cases
 from brats_pipeline.cases.identity import Shared
 from brats_pipeline.cases.layouts import institution_of
 from brats_pipeline.data.datalist import (
-    _comparable,
     case_items,
     item_case,
     items_for_inference,
@@ -28,6 +27,7 @@ from brats_pipeline.data.datalist import (
     write_datalist,
 )
 from brats_pipeline.data.folds import stratified_folds
+from brats_pipeline.data.splitting import comparable
 from brats_pipeline.errors import CaseError, PipelineError
 
 ENDS = ("t1c", "t1n", "t2w", "t2f")
@@ -349,8 +349,8 @@ def test_slices_are_listed_in_order_with_their_channels(slices, tmp_path):
 
 def test_voxels_and_millilitres_are_not_compared_with_each_other():
     voxels, ml = True, False
-    assert _comparable([(ml, 30.0), (voxels, 4000), (ml, 10.0), (voxels, 90000)]) == [0.5, 0, 0, 0.5]
-    assert _comparable([(voxels, 4000), (voxels, 90000)]) == [4000, 90000]
+    assert comparable([(ml, 30.0), (voxels, 4000), (ml, 10.0), (voxels, 90000)]) == [0.5, 0, 0, 0.5]
+    assert comparable([(voxels, 4000), (voxels, 90000)]) == [4000, 90000]
 
 
 def test_monai_reads_the_list_of_slices(slices):

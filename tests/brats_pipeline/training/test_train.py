@@ -25,19 +25,6 @@ from brats_pipeline.phantom import write_cohort
 from brats_pipeline.training.train import train
 
 FOLDS = 3
-QUICK: dict[str, Any] = {
-    "spacing": [4.0] * 3,
-    "patch_size": [16] * 3,
-    "roi_size": [32] * 3,
-    "network_def::features": 4,
-    "network_def::norm": "instance",
-    "network_def::depth": 1,
-    "max_epochs": 2,
-    "patches_per_epoch": 2,
-    "val_interval": 1,
-    "precision": "float32",
-}
-"""A training of a second or two, for what does not need a network that has learned."""
 
 
 def weights(run: Path, name: str = "model.pt") -> dict[str, Any]:
@@ -56,14 +43,8 @@ def curves(run: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
-def quick(out: Path, cohort: Path, **arguments: Any) -> Path:
-    overrides = {**QUICK, **arguments.pop("overrides", {})}
-    given = {"data": cohort, "folds": FOLDS, "device": "cpu", **arguments}
-    return train("brats_glioma_3d", out, overrides=overrides, **given).run
-
-
 @pytest.fixture(scope="module")
-def begun(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def begun(quick: Callable[..., Path], cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of seed 5 and fold 1 after one epoch; must not be changed."""
     return quick(tmp_path_factory.mktemp("begun") / "run", cohort, seed=5, fold=1, overrides={"max_epochs": 1})
 
@@ -106,7 +87,9 @@ def test_the_picture_of_the_curves_decodes(run: Path) -> None:
         assert len(set(picture.convert("L").tobytes())) > 10
 
 
-def test_every_epoch_is_validated_where_the_interval_is_one(cohort: Path, tmp_path: Path) -> None:
+def test_every_epoch_is_validated_where_the_interval_is_one(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     rows = curves(quick(tmp_path / "run", cohort, overrides={"max_epochs": 3}))
     assert all(row["val_dice"] for row in rows)
 
@@ -129,7 +112,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(run: Path, cohort: Pat
     assert curves(run) == curves(again)
 
 
-def test_another_seed_gives_other_weights(cohort: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_weights(quick: Callable[..., Path], cohort: Path, tmp_path: Path) -> None:
     one = quick(tmp_path / "one", cohort, seed=1, overrides={"max_epochs": 1})
     other = quick(tmp_path / "other", cohort, seed=2, overrides={"max_epochs": 1})
     assert not same_weights(one, other)
@@ -151,7 +134,9 @@ def test_resuming_a_finished_run_changes_neither_weights_nor_curves(run: Path, t
     assert curves(run) == curves(copy)
 
 
-def test_the_record_of_a_resumed_run_tells_its_own_seed_and_fold(cohort: Path, tmp_path: Path) -> None:
+def test_the_record_of_a_resumed_run_tells_its_own_seed_and_fold(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     run = quick(tmp_path / "run", cohort, seed=5, fold=1, overrides={"max_epochs": 1})
     train("brats_glioma_3d", run, resume=True, device="cpu", overrides={"max_epochs": 2})
     record = json.loads((run / "run.json").read_text())
@@ -160,7 +145,9 @@ def test_the_record_of_a_resumed_run_tells_its_own_seed_and_fold(cohort: Path, t
     assert record["overrides"]["spacing"] == [4.0] * 3
 
 
-def test_more_epochs_on_resume_continue_the_curves_on_the_longer_schedule(cohort: Path, tmp_path: Path) -> None:
+def test_more_epochs_on_resume_continue_the_curves_on_the_longer_schedule(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     run = quick(tmp_path / "run", cohort)
     assert float(curves(run)[-1]["learning_rate"]) == 0
     result = train("brats_glioma_3d", run, resume=True, device="cpu", overrides={"max_epochs": 6})
@@ -174,7 +161,7 @@ def test_more_epochs_on_resume_continue_the_curves_on_the_longer_schedule(cohort
 
 
 def test_a_loss_that_is_no_number_stops_with_a_clear_message_and_keeps_the_last_checkpoint(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from brats_pipeline.training.losses import DiceBCELoss
 
@@ -195,7 +182,7 @@ def test_a_loss_that_is_no_number_stops_with_a_clear_message_and_keeps_the_last_
 
 
 def test_the_best_weights_are_those_of_the_best_validation(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quick_settings: dict[str, Any], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from brats_pipeline.training.recorder import RunRecorder
 
@@ -209,24 +196,33 @@ def test_the_best_weights_are_those_of_the_best_validation(
 
     monkeypatch.setattr(RunRecorder, "_validation", validation)
     out = tmp_path / "run"
-    result = train("brats_glioma_3d", out, data=cohort, folds=FOLDS, device="cpu", overrides={**QUICK, "max_epochs": 3})
+    result = train(
+        "brats_glioma_3d", out, data=cohort, folds=FOLDS, device="cpu", overrides={**quick_settings, "max_epochs": 3}
+    )
     assert result.best_dice == 0.7
     best, last = weights(out), weights(out, "last.pt")
     assert all(torch.equal(best[name], kept[2][name]) for name in best)
     assert all(torch.equal(last[name], kept[3][name]) for name in last)
 
 
-def test_the_last_epoch_is_validated_whatever_the_interval(cohort: Path, tmp_path: Path) -> None:
+def test_the_last_epoch_is_validated_whatever_the_interval(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     rows = curves(quick(tmp_path / "run", cohort, overrides={"val_interval": 2, "max_epochs": 3}))
     assert [bool(row["val_dice"]) for row in rows] == [False, True, True]
 
 
 def test_without_a_fold_every_case_trains_and_nothing_validates(
-    make_cohort: Callable[..., Path], tmp_path: Path
+    quick_settings: dict[str, Any], make_cohort: Callable[..., Path], tmp_path: Path
 ) -> None:
     two = make_cohort(cases=2)
     result = train(
-        "brats_glioma_3d", tmp_path / "run", data=two, fold=None, device="cpu", overrides={**QUICK, "max_epochs": 1}
+        "brats_glioma_3d",
+        tmp_path / "run",
+        data=two,
+        fold=None,
+        device="cpu",
+        overrides={**quick_settings, "max_epochs": 1},
     )
     assert result.best_dice is None
     assert len(json.loads((result.run / "datalist.json").read_text())["training"]) == 2
@@ -235,7 +231,7 @@ def test_without_a_fold_every_case_trains_and_nothing_validates(
     assert all(torch.equal(best[name], last[name]) for name in last)
 
 
-def test_a_datalist_takes_the_place_of_a_folder(cohort: Path, tmp_path: Path) -> None:
+def test_a_datalist_takes_the_place_of_a_folder(quick: Callable[..., Path], cohort: Path, tmp_path: Path) -> None:
     listing = split_cases(find_cases(cohort), folds=2, seed=3)
     write_datalist(listing, tmp_path / "lists" / "datalist.json")
     run = quick(
@@ -248,7 +244,9 @@ def test_a_datalist_takes_the_place_of_a_folder(cohort: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("fold", [0, None])
-def test_a_run_keeps_all_that_its_datalist_says(cohort: Path, tmp_path: Path, fold: int | None) -> None:
+def test_a_run_keeps_all_that_its_datalist_says(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path, fold: int | None
+) -> None:
     unmarked = [replace(case, label=None) if number == 0 else case for number, case in enumerate(find_cases(cohort))]
     write_datalist(split_cases(unmarked, folds=2, seed=3, name="mine"), tmp_path / "datalist.json")
     given = json.loads((tmp_path / "datalist.json").read_text())
@@ -260,7 +258,9 @@ def test_a_run_keeps_all_that_its_datalist_says(cohort: Path, tmp_path: Path, fo
     assert {"layout", "convention", "modalities", "seed", "folds", "case_list_sha256"} <= kept.keys()
 
 
-def test_a_run_on_every_case_of_a_folder_says_what_it_was_trained_on(cohort: Path, tmp_path: Path) -> None:
+def test_a_run_on_every_case_of_a_folder_says_what_it_was_trained_on(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     split = split_cases(find_cases(cohort), folds=2)
     run = quick(tmp_path / "run", cohort, fold=None, overrides={"max_epochs": 1})
     kept = json.loads((run / "datalist.json").read_text())
@@ -268,7 +268,9 @@ def test_a_run_on_every_case_of_a_folder_says_what_it_was_trained_on(cohort: Pat
         assert kept[name] == split[name]
 
 
-def test_headers_of_the_cases_of_a_datalist_are_checked(own_cohort: Path, tmp_path: Path) -> None:
+def test_headers_of_the_cases_of_a_datalist_are_checked(
+    quick: Callable[..., Path], own_cohort: Path, tmp_path: Path
+) -> None:
     write_datalist(split_cases(find_cases(own_cohort), folds=2), tmp_path / "datalist.json")
     spoilt = sorted(own_cohort.rglob("*_t2.nii.gz"))[2]
     scan: Any = nib.load(spoilt)
@@ -287,7 +289,7 @@ def test_folder_and_datalist_together_or_neither_are_refused(cohort: Path, tmp_p
 
 @pytest.mark.parametrize("setting", [{"max_epoch": 3}, {"network_def::widht::x": 4}, {"nothing::there": 1}])
 def test_an_unknown_setting_is_refused_by_name_and_leaves_nothing(
-    cohort: Path, tmp_path: Path, setting: dict[str, Any]
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path, setting: dict[str, Any]
 ) -> None:
     with pytest.raises(PipelineError, match=next(iter(setting))):
         quick(tmp_path / "run", cohort, overrides=setting)
@@ -304,7 +306,9 @@ def blank(label: Path) -> None:
 
 
 @pytest.mark.parametrize("bundle", ["brats_glioma_3d", "brats_slices_2d", "lgg_slices_2d"])
-def test_cases_without_any_tumour_train_like_all_others(bundle: str, tmp_path: Path) -> None:
+def test_cases_without_any_tumour_train_like_all_others(
+    quick_settings: dict[str, Any], bundle: str, tmp_path: Path
+) -> None:
     lgg = bundle.startswith("lgg")
     shape: dict[str, Any] = (
         {"layout": "lgg", "shape": (32, 32, 8)} if lgg else {"shape": (40, 40, 36), "spacing_mm": 4.0}
@@ -312,7 +316,11 @@ def test_cases_without_any_tumour_train_like_all_others(bundle: str, tmp_path: P
     write_cohort(tmp_path / "cohort", cases=2, **shape)
     for label in (tmp_path / "cohort").rglob("*_mask.tif" if lgg else "*_seg.nii.gz"):
         blank(label)
-    settings = QUICK | {"patch_size": [32] * (3 if "3d" in bundle else 2), "patches_per_epoch": 8, "max_epochs": 1}
+    settings = quick_settings | {
+        "patch_size": [32] * (3 if "3d" in bundle else 2),
+        "patches_per_epoch": 8,
+        "max_epochs": 1,
+    }
     unknown = ([] if "3d" in bundle else ["roi_size"]) + (["spacing"] if lgg else [])
     overrides = {name: value for name, value in settings.items() if name not in unknown}
     out = tmp_path / "run"
@@ -320,7 +328,7 @@ def test_cases_without_any_tumour_train_like_all_others(bundle: str, tmp_path: P
     assert result.epochs == 1
 
 
-def test_one_modality_of_brats_is_enough(own_cohort: Path, tmp_path: Path) -> None:
+def test_one_modality_of_brats_is_enough(quick: Callable[..., Path], own_cohort: Path, tmp_path: Path) -> None:
     for path in own_cohort.rglob("*_t*.nii.gz"):
         path.unlink()
     run = quick(tmp_path / "run", own_cohort, overrides={"modalities": ["flair"], "max_epochs": 1})
@@ -331,7 +339,7 @@ def test_one_modality_of_brats_is_enough(own_cohort: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("held_out", [True, False], ids=["validation", "training"])
 @pytest.mark.parametrize("there", [True, False], ids=["empty folder", "new folder"])
 def test_a_case_that_cannot_be_loaded_stops_before_the_first_epoch_and_leaves_no_half_run(
-    own_cohort: Path, tmp_path: Path, held_out: bool, there: bool
+    quick: Callable[..., Path], own_cohort: Path, tmp_path: Path, held_out: bool, there: bool
 ) -> None:
     folds = split_cases(find_cases(own_cohort), folds=FOLDS)["training"]
     spoilt = [item for item in folds if (item["fold"] == 0) == held_out][-1]
@@ -357,7 +365,9 @@ def test_a_case_that_cannot_be_loaded_stops_before_the_first_epoch_and_leaves_no
     assert not list(tmp_path.glob("runs/run/*"))
 
 
-def test_a_rejected_configuration_leaves_what_was_in_the_folder(cohort: Path, tmp_path: Path) -> None:
+def test_a_rejected_configuration_leaves_what_was_in_the_folder(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     for out in (tmp_path / "run", tmp_path / "new"):
@@ -373,6 +383,8 @@ def test_a_rejected_configuration_leaves_what_was_in_the_folder(cohort: Path, tm
         ({"seed": 4}, "--seed was 5, now it is 4"),
         ({"fold": 2}, "--fold was 1, now it is 2"),
         ({"fold": None}, "--fold was 1, now it is all"),
+        ({"patients": "other.csv"}, "--patients was not given, now it is .*other.csv"),
+        ({"convention": "msd"}, "--convention was not given, now it is msd"),
         ({"datalist": "other.json"}, "--datalist was not given, now it is .*other.json"),
         ({"data": "elsewhere", "seed": 4}, "--data was .*, now it is .*elsewhere; --seed"),
     ],
@@ -387,22 +399,26 @@ def test_a_run_is_not_continued_with_other_data_fold_or_seed(
     assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
 
 
-def test_the_same_command_again_continues_a_run(begun: Path, cohort: Path, tmp_path: Path) -> None:
+def test_the_same_command_again_continues_a_run(
+    quick_settings: dict[str, Any], begun: Path, cohort: Path, tmp_path: Path
+) -> None:
     copy = shutil.copytree(begun, tmp_path / "run")
     result = train(
         "brats_glioma_3d", copy, data=cohort, folds=FOLDS, fold=1, seed=5, device="cpu",
-        overrides={**QUICK, "max_epochs": 2}, resume=True,
+        overrides={**quick_settings, "max_epochs": 2}, resume=True,
     )  # fmt: skip
     assert result.epochs == 2
 
 
 @pytest.mark.slow
-def test_one_case_can_be_learned_by_heart(make_cohort: Callable[..., Path], tmp_path: Path) -> None:
+def test_one_case_can_be_learned_by_heart(
+    quick_settings: dict[str, Any], make_cohort: Callable[..., Path], tmp_path: Path
+) -> None:
     from brats_pipeline.evaluation.evaluate import evaluate
 
     one = make_cohort(cases=1, seed=4)
     overrides = {
-        **QUICK,
+        **quick_settings,
         "patch_size": [32] * 3,
         "network_def::features": 8,
         "network_def::norm": "group",
@@ -420,7 +436,9 @@ def test_one_case_can_be_learned_by_heart(make_cohort: Callable[..., Path], tmp_
     assert dice["WT"] > 0.9
 
 
-def test_deep_supervision_trains_more_than_the_run_keeps(cohort: Path, tmp_path: Path) -> None:
+def test_deep_supervision_trains_more_than_the_run_keeps(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     deep = {"deep_supervision": True, "network_def::depth": 2, "patch_size": [16] * 3, "max_epochs": 2}
     run = quick(tmp_path / "deep", cohort, overrides=deep)
     plain = quick(tmp_path / "plain", cohort, overrides={**deep, "deep_supervision": False})
@@ -434,7 +452,9 @@ def test_deep_supervision_trains_more_than_the_run_keeps(cohort: Path, tmp_path:
     assert weights(interrupted, "last.pt").keys() == weights(run, "last.pt").keys()
 
 
-def test_another_network_of_the_family_takes_the_place_of_the_bundles_own(cohort: Path, tmp_path: Path) -> None:
+def test_another_network_of_the_family_takes_the_place_of_the_bundles_own(
+    quick: Callable[..., Path], cohort: Path, tmp_path: Path
+) -> None:
     run = quick(tmp_path / "run", cohort, network="segnet")
     record = json.loads((run / "run.json").read_text())
     assert record["network"] == "segnet"
@@ -447,7 +467,7 @@ def test_another_network_of_the_family_takes_the_place_of_the_bundles_own(cohort
         train("brats_glioma_3d", run, resume=True, network="unet", overrides={"max_epochs": 3})
 
 
-def test_an_unknown_network_leaves_nothing_behind(cohort: Path, tmp_path: Path) -> None:
+def test_an_unknown_network_leaves_nothing_behind(quick: Callable[..., Path], cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no network 'transunet'; known: .*segnet"):
         quick(tmp_path / "run", cohort, network="transunet")
     assert not (tmp_path / "run").exists()
