@@ -1,7 +1,8 @@
 """nnU-Net v2's predictor (Isensee et al. 2021) around a given network, for ``benchmarks/inference.py``.
 
 Plans are written as its planner would for images of 1 mm that are not resampled: z-score within the brain, a window of
-the size that all arms have, half of it overlapping. Mirroring is off, as in the other arms.
+the size that all arms have, half of it overlapping. Mirroring is off, as in the other arms. nnU-Net crops to the brain
+by itself, and pads the crop to the window.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from benchmarks.inference_arms import Clock, build
 from brats_pipeline.cases.case import Case
@@ -25,8 +27,8 @@ for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
 RESAMPLING = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
 DATASET = {
     "channel_names": {str(number): name for number, name in enumerate(MODALITIES)},
-    "labels": {"background": 0, "TC": [1, 3], "WT": [1, 2, 3], "ET": [3]},
-    "regions_class_order": [1, 2, 3],
+    "labels": {"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]},
+    "regions_class_order": [2, 1, 3],
     "file_ending": ".nii.gz",
     "numTraining": 1,
 }
@@ -57,10 +59,22 @@ def plans_for(window: Sequence[int]) -> dict[str, Any]:
         "image_reader_writer": "NibabelIO",
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {str(number): {} for number in range(len(MODALITIES))},
         "label_manager": "LabelManager",
         "configurations": {"3d_fullres": configuration},
     }
+
+
+class InTheirOrder(nn.Module):
+    """Our network for nnU-Net, which turns images to (z, y, x) and paints regions in the order that they come in."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.network(image.permute(0, 1, 4, 3, 2))
+        return logits.permute(0, 1, 4, 3, 2)[:, [1, 0, 2]]
 
 
 class NnUNet:
@@ -70,9 +84,9 @@ class NnUNet:
         from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        network = build(options.network, options.tiny)
-        weights = torch.load(options.weights, map_location="cpu", weights_only=True)
-        network.load_state_dict(weights)
+        inner = build(options.network, options.tiny)
+        inner.load_state_dict(torch.load(options.weights, map_location="cpu", weights_only=True))
+        network = InTheirOrder(inner)
         network.forward = clock.of("network", network.forward)  # type: ignore[method-assign]
         device = torch.device(options.device)
         self.predictor = nnUNetPredictor(
@@ -85,7 +99,9 @@ class NnUNet:
         )
         plans = PlansManager(plans_for(options.window))
         configuration = plans.get_configuration("3d_fullres")
-        self.predictor.manual_initialization(network, plans, configuration, [weights], DATASET, "benchmark", None)
+        self.predictor.manual_initialization(
+            network, plans, configuration, [network.state_dict()], DATASET, "benchmark", None
+        )
         network.to(device).eval()
 
     def run(self, cases: Sequence[Case], out: Path) -> None:

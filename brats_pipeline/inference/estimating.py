@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer
+from monai.networks import eval_mode
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,11 +25,13 @@ from torch.utils._pytree import tree_leaves
 
 from brats_pipeline.data.cache import free_memory
 from brats_pipeline.inference.inferers import SliceInferer, WindowInferer, run_network, stride_of
+from brats_pipeline.inference.keeping import only_moved
 
 logger = logging.getLogger(__name__)
 
-BESIDE_TENSORS = 1.35
-"""What a forward pass takes over what its tensors do: at most this on CPU, for the networks of the family."""
+BESIDE_TENSORS = 1.8
+"""What a forward pass takes over what its tensors do: on a CPU 0.6 to 1.3 times as much in float32 and up to 1.8 times
+in bfloat16, measured for the networks of the family and SegResNet in windows of 96 and slices of 256 voxels a side."""
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -62,33 +65,34 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 2.
         self.peak = max(self.peak, self.now)
 
 
-def forward_bytes(network: Callable[..., Any], shape: tuple[int, ...], device: torch.device, precision: str) -> int:
-    """Bytes that one forward pass over ``(N, C, *spatial)`` holds at most, beside weights and input."""
-    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
+def follow(network: nn.Module, shape: tuple[int, ...], device: torch.device, precision: str) -> tuple[int, int]:
+    """Bytes that a pass over ``(N, C, *spatial)`` holds at most beside weights and input, and the regions it gives."""
+    with eval_mode(network), FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as live:
         image = torch.empty(shape, device=device)
         before = live.now
-        run_network(image, network, precision)
-    return int((live.peak - before) * BESIDE_TENSORS)
+        logits = run_network(image, network, precision)
+    return int((live.peak - before) * BESIDE_TENSORS), int(logits.shape[1])
 
 
 _MEASURED: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[float, int]]] = weakref.WeakKeyDictionary()
 
 
 def per_voxel(
-    network: Callable[..., Any], channels: int, sides: tuple[int, ...], device: torch.device, precision: str
+    network: Callable[..., Any], shape: tuple[int, ...], device: torch.device, precision: str
 ) -> tuple[float, int] | None:
-    """Bytes per voxel of a forward pass, and the number of regions; None where the network cannot be followed."""
+    """Bytes per voxel of a pass over ``shape``, and the number of regions; None where a network cannot be followed.
+
+    It is followed once for each number of images and channels: the bytes grow with the voxels.
+    """
     network = getattr(network, "followed", network)
     if not isinstance(network, nn.Module):
         return None
     known = _MEASURED.setdefault(network, {})
-    key = (channels, len(sides), device.type, precision)
+    key = (*shape[:2], len(shape), device.type, precision)
     if key not in known:
         try:
-            with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-                said = run_network(torch.empty(1, channels, *sides, device=device), network, precision)
-            whole = forward_bytes(network, (1, channels, *sides), device, precision)
-            known[key] = whole / math.prod(sides), int(said.shape[1])
+            whole, regions = follow(network, shape, device, precision)
+            known[key] = whole / (shape[0] * math.prod(shape[2:])), regions
         except Exception as error:  # a network may do anything; then there is no estimate, and it runs as it did
             logger.debug("the memory of %s cannot be told beforehand: %s", type(network).__name__, error)
             return None
@@ -97,44 +101,52 @@ def per_voxel(
 
 def bytes_needed(inferer: Inferer, inputs: Tensor, network: Callable[..., Any]) -> int | None:
     """What a case takes at most beside itself and the weights; None for an inferer or a network that is not known."""
-    members = getattr(network, "members", None)
-    if members is not None:
-        network = members[0]
-    images, size = 1, inputs.shape[2:]
-    pooled = 0
+    members = getattr(network, "members", None) or [network]
+    copies, at_once = 0, 1  # of float32 logits where members are averaged, and images that one call is about
     while not isinstance(inferer, WindowInferer | SliceInferer):
-        if hasattr(inferer, "flips"):
-            pooled = 3 + 3 * bool(getattr(inferer, "spread", False))  # sums, and a member's logits and probabilities
-            images = (getattr(inferer, "batch", None) or 2 ** len(size)) if inferer.flips else 1
         if not hasattr(inferer, "inferer"):
             return None
+        mirrored = bool(getattr(inferer, "flips", None))
+        if mirrored:
+            every = 2 ** (inputs.dim() - 2) if inputs.device.type == "cuda" else 1
+            at_once = getattr(inferer, "batch", None) or every
+        spread = bool(getattr(inferer, "spread", False))
+        if len(members) > 1 or spread or mirrored:
+            copies = 3 + 3 * spread  # sums, and a member's logits and probabilities
         inferer = inferer.inferer
-    elsewhere = inferer.keep_on is not None and torch.device(inferer.keep_on).type != inputs.device.type
-    kept_bytes = 1 if inferer.reduce == "regions" and not pooled else 2 if inferer.keep == "float16" else 4
-    channels, volume = inputs.shape[1], math.prod(size)
     if isinstance(inferer, SliceInferer):
-        stride = stride_of(network)
-        sides = tuple(-(-side // stride) * stride for side in size[:2])
-        seen = (channels - inferer.flags) * (2 * inferer.neighbours + 1) + inferer.flags
-        batch, sums, padded, slab = inferer.slice_batch_size, 0, 0, 0
+        shape, blended, sums = _slices(inferer, inputs, members[0]), 0, 0
     else:
-        grid = inferer.grid_for(size, network)
-        sides, seen, batch = grid.sides, channels, 1 if grid.single else inferer.sw_batch_size
-        padded = math.prod(side + sum(more) for side, more in zip(size, grid.padding, strict=True))
-        slab = 0 if grid.single else sides[0] * padded // (size[0] + sum(grid.padding[0]))
-        sums = 2 if inferer.accumulate == "float16" else 4
-        padded = padded if any(map(any, grid.padding)) else 0
-    found = per_voxel(network, seen, sides, inputs.device, inferer.precision)
+        shape, blended, sums = _windows(inferer, inputs, members[0])
+    found = per_voxel(members[0], shape, inputs.device, inferer.precision)
     if found is None:
         return None
     each, regions = found
-    window = batch * math.prod(sides)
-    running = window * (each + 4 * seen)
-    blending = slab * (regions * (2 * sums + 4) + 8)  # sums, their move, what is finished; weights likewise
-    keeping = images * volume * regions * kept_bytes + pooled * 4 * regions * volume * max(1, images)
-    return int(
-        running + 4 * channels * padded + (0 if elsewhere else blending + keeping) + (images - 1) * inputs.nbytes
-    )
+    voxels = inputs[:1, 0].numel()
+    reduced = inferer.reduce == "regions" and not copies and only_moved(inputs)
+    kept = 1 if reduced else 2 if inferer.keep == "float16" else 4
+    put_together = blended * (regions * (2 * sums + 4) + 8)  # sums, their move, what is finished; and the weights
+    put_together += at_once * voxels * regions * (kept + 4 * copies)
+    on_cpu_instead = inferer.keep_on is not None and torch.device(inferer.keep_on).type != inputs.device.type
+    running = math.prod(shape[2:]) * shape[0] * (each + 4 * shape[1])
+    return int(running + (0 if on_cpu_instead else put_together) + (at_once - 1) * inputs.nbytes)
+
+
+def _slices(inferer: SliceInferer, inputs: Tensor, network: Callable[..., Any]) -> tuple[int, ...]:
+    """Shape of what one pass over slices is given."""
+    stride = stride_of(network)
+    seen = (inputs.shape[1] - inferer.flags) * (2 * inferer.neighbours + 1) + inferer.flags
+    return (inferer.slice_batch_size, seen, *(-(-side // stride) * stride for side in inputs.shape[2:4]))
+
+
+def _windows(inferer: WindowInferer, inputs: Tensor, network: Callable[..., Any]) -> tuple[tuple[int, ...], int, int]:
+    """Shape of what one pass over windows is given; voxels of the slab in which they are blended, bytes of its sums."""
+    grid = inferer.grid_for(inputs.shape[2:], network)
+    if grid.single:
+        return (1, inputs.shape[1], *grid.sides), 0, 0
+    padded = [side + sum(more) for side, more in zip(inputs.shape[2:], grid.padding, strict=True)]
+    slab = grid.sides[0] * math.prod(padded[1:])
+    return (inferer.sw_batch_size, inputs.shape[1], *grid.sides), slab, 2 if inferer.accumulate == "float16" else 4
 
 
 def used_bytes(device: torch.device) -> int:
