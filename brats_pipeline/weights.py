@@ -53,10 +53,14 @@ def write_checkpoint(path: str | Path, content: dict[str, Any]) -> None:
 def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     """Put the weights of a file into a network and return it.
 
+    The file holds a state dict, or one under ``model`` as MONAI's ``CheckpointSaver`` writes it beside an optimizer.
+
     Raises:
         PipelineError: the weights do not fit; the message names the first layers that differ.
     """
     given = read_checkpoint(path)
+    if isinstance(given.get("model"), dict):
+        given = given["model"]
     wanted = network.state_dict()
     misfits = [f"{name} is missing in the file" for name in wanted if name not in given]
     misfits += [f"{name} is unknown to the network" for name in given if name not in wanted]

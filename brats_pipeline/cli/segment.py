@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,12 @@ def segment_command(
     weight: Annotated[
         list[str] | None,
         typer.Option(metavar="W", help="Weight of each --bundle, in their order: 2, or by region TC=1,WT=2,ET=0.5."),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="Another network of the bundle's configs/networks, for weights of it in --set ckpt_path=FILE."
+        ),
     ] = None,
     convention: Annotated[str | None, typer.Option(help="Label convention to write.")] = None,
     device: Device = None,
@@ -82,6 +89,7 @@ def segment_command(
             "convention": convention,
             "device": device,
             "overrides": {
+                **_network(bundle, network),
                 **overrides_of(settings),
                 **{key: value for key, value in named.items() if value is not None},
             },
@@ -106,6 +114,17 @@ def segment_command(
     if not result.failed or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun would end the other processes
         return 0
     return 1 if result.done or result.skipped else 2
+
+
+def _network(bundle: Sequence[str] | None, network: str | None) -> Mapping[str, Any]:
+    """What a bundle says of another network of its family."""
+    from brats_pipeline.bundles import bundle_path, network_overlay
+
+    if network is None:
+        return {}
+    if bundle is None or len(bundle) != 1:
+        raise PipelineError("--network goes with one --bundle, whose configs/networks has it; name the bundle")
+    return network_overlay(bundle_path(bundle[0]), network)
 
 
 def _tell(result: Segmentation, *, as_json: bool) -> None:

@@ -25,17 +25,17 @@ def identity_of(root: Path, convention: str | None, overrides: Mapping[str, Any]
     """What two calls must share for their predictions to lie in one folder.
 
     Raises:
-        PipelineError: the bundle has no weights.
+        PipelineError: the bundle has no weights, and ``ckpt_path`` names none.
     """
     weights = weights_path(root)
-    if not weights.is_file():
+    if not weights.is_file() and "ckpt_path" not in overrides:
         raise PipelineError(
             f"{root.name} has no weights ({weights} is missing); train it with "
             f"`brats-pipeline train {root.name} --data DATA -o RUN`, then give --bundle RUN"
         )
     identity = {
         "schema_version": SCHEMA_VERSION,
-        "weights_sha256": file_sha256(weights),
+        "weights_sha256": file_sha256(weights) if weights.is_file() else None,
         "configuration_sha256": configuration_sha256(root),
         "convention": convention,
         "overrides": dict(overrides),
