@@ -42,6 +42,8 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
 def _is_ours(name: str) -> bool:
     """Hidden and temporary names, archives of macOS, and predictions written beside the scans."""
     stem = strip_suffix(name).lower()
+    if stem == "prepared_brain_mask":  # lies beside the scans that `prepare` wrote
+        return True
     return name.startswith(".") or name == "__MACOSX" or stem.endswith((".tmp", "_pred", "-pred"))
 
 

@@ -13,6 +13,7 @@ from brats_pipeline import require_own_packages
 from brats_pipeline.cli.bundles import bundle_info, bundle_list, bundle_path_command
 from brats_pipeline.cli.cohorts import inspect_command, phantom_command, split_command
 from brats_pipeline.cli.evaluate import evaluate_command, report_verify
+from brats_pipeline.cli.prepare import prepare_command
 from brats_pipeline.cli.printing import DISCLAIMER, complain
 from brats_pipeline.cli.segment import segment_command
 from brats_pipeline.cli.study import demo_command, study_command
@@ -43,6 +44,7 @@ def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the tracebac
 app.command("inspect")(inspect_command)
 app.command("split")(split_command)
 app.command("phantom")(phantom_command)
+app.command("prepare")(prepare_command)
 app.command("train")(train_command)
 app.command("segment")(segment_command)
 app.command("evaluate")(evaluate_command)

@@ -1,0 +1,98 @@
+"""What an exam is made of: which file is which modality, and which of them the others are brought to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from brats_pipeline.cases import find_cases
+from brats_pipeline.cases.stacks import is_stack
+from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.prepare.images import read_image
+from transforms.labels import MODALITIES
+
+REFERENCE_ORDER = MODALITIES
+"""The first of these that an exam has is its reference: T1c, else T1, T2, FLAIR."""
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One examination as it came.
+
+    Args:
+        case_id: names the files that are made of it.
+        files: modality to its file, in the order of :data:`REFERENCE_ORDER`.
+    """
+
+    case_id: str
+    files: Mapping[str, Path]
+
+    @property
+    def reference(self) -> str:
+        """The modality that the others are brought to."""
+        return next(iter(self.files))
+
+
+def find_exam(given: Path | Mapping[str, Path], case_id: str) -> Exam:
+    """Say which file is which modality.
+
+    Args:
+        given: a folder of NIfTI files whose names tell, or modality to file.
+        case_id: name of the case where the names of the files do not tell it.
+
+    Raises:
+        PipelineError: the folder holds no case or several, slices or 4-D files, or two files for one modality.
+    """
+    if isinstance(given, Mapping):
+        if unknown := sorted(set(given) - set(MODALITIES)):
+            raise PipelineError(f"unknown modality {', '.join(unknown)}; known are {', '.join(MODALITIES)}")
+        files = {name: Path(given[name]) for name in REFERENCE_ORDER if name in given}
+    else:
+        cases = find_cases(Path(given))
+        if len(cases) > 1:
+            ids = ", ".join(case.case_id for case in cases[:3])
+            raise PipelineError(f"{given}: holds {len(cases)} exams ({ids}, ...); prepare them one by one")
+        (case,) = cases
+        case_id, files = case.case_id, {}
+        for name, source in case.images.items():
+            if source.channel is not None or is_stack(source):
+                raise PipelineError(f"{given}: {name} is no volume in a file of its own; give one file per modality")
+            if len(source.paths) > 1:
+                twins = ", ".join(path.name for path in source.paths)
+                raise CaseError(case_id, f"has {len(source.paths)} files for {name}: {twins}; keep one")
+            files[name] = source.paths[0]
+    if not files:
+        raise PipelineError(f"{given}: no scan was given; at least one of {', '.join(MODALITIES)} is needed")
+    return Exam(case_id, files)
+
+
+def read_exam(exam: Exam) -> dict[str, sitk.Image]:
+    """Read every scan of an exam.
+
+    Raises:
+        CaseError: a scan cannot be used, or two modalities are the same scan.
+    """
+    images: dict[str, sitk.Image] = {}
+    for name, path in exam.files.items():
+        try:
+            images[name] = read_image(path)
+        except PipelineError as error:
+            raise CaseError(exam.case_id, f"{name}: {error}") from error
+        for other in list(images)[:-1]:
+            if _same_voxels(images[other], images[name]):
+                raise CaseError(
+                    exam.case_id,
+                    f"{name} ({path.name}) holds the same voxels as {other} ({exam.files[other].name}); "
+                    f"give the scan that {name} is, or leave it out",
+                )
+    return images
+
+
+def _same_voxels(one: sitk.Image, other: sitk.Image) -> bool:
+    if one.GetSize() != other.GetSize():
+        return False
+    return np.array_equal(sitk.GetArrayViewFromImage(one), sitk.GetArrayViewFromImage(other))
