@@ -15,6 +15,8 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
 
 POST_PROCESSING = "postprocessing.yaml"
+TUNED = (POST_PROCESSING, "expected_dice.json")
+"""Files below ``configs/`` that were made for one file of weights."""
 LABEL_MAP_CONFIGS = ("inference.yaml", "evaluate.yaml")
 """Configurations that make label maps."""
 CLEANING = ("nesting", "fill_holes", "smallest_component", "keep_largest", "smallest_et")

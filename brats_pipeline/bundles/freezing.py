@@ -8,7 +8,7 @@ from typing import Any
 
 from brats_pipeline.bundles.workflow import holds, refuse_unknown_ids
 from brats_pipeline.files import write_atomically
-from brats_pipeline.overlays import POST_PROCESSING
+from brats_pipeline.overlays import TUNED
 
 CHANGED_CONFIGS = ("train.yaml", "inference.yaml")
 """Configurations that a run has in its own version; the others are overlays and copied as they are."""
@@ -47,7 +47,7 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
     for folder in ("configs", "docs"):
         for source in sorted((bundle / folder).rglob("*")):
             # What suits the weights of a bundle says nothing of those that the run is going to have.
-            if source.is_file() and source.name not in changed and source.name != POST_PROCESSING:
+            if source.is_file() and source.name not in changed and source.name not in TUNED:
                 write_atomically(out / source.relative_to(bundle), source.read_bytes())
     if (bundle / "LICENSE").is_file():
         write_atomically(out / "LICENSE", (bundle / "LICENSE").read_bytes())

@@ -56,7 +56,7 @@ def tune_command(
     else:
         header, *rows = tuning.table()
         print_table(header, rows)
-        for sentence in tuning.sentences():
+        for sentence in (*tuning.sentences(), *tuning.expectations()):
             say(sentence)
         say(f"report: {tuning.run / FOLDER / 'tuning.md'}")
     return 1 if tuning.failed else 0

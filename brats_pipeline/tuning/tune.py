@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from brats_pipeline.files import file_sha256
 from brats_pipeline.metrics import Rules, lower_is_better, rules_named, usual_rules
 from brats_pipeline.overlays import POST_PROCESSING, post_processing
 from brats_pipeline.progress import growing_bar
+from brats_pipeline.tuning.calibrating import calibrate
 from brats_pipeline.tuning.deciding import CaseRow, choose, judge, left_out
 from brats_pipeline.tuning.grid import Grid, settings_in_force
 from brats_pipeline.tuning.predicting import cases_to_tune_on, probabilities_of
 from brats_pipeline.tuning.scoring import Table, Task, rules_for, score_table, score_together
-from brats_pipeline.tuning.writing import Tuning, write_tuning
+from brats_pipeline.tuning.writing import Tuning, write_overlay, write_tuning
 
 FOLDER = "tuning"
 WORTH_SAYING_S = 60.0
@@ -43,6 +45,9 @@ def tune(
     on_note: Callable[[str], None] | None = None,
 ) -> Tuning:
     """Search thresholds, sizes of parts, filling of holes and the smallest ET for the best mean of a metric.
+
+    The cases also teach how good a label map of the run probably is: ``RUN/configs/expected_dice.json``, see
+    :mod:`brats_pipeline.inference.expected_dice`.
 
     ``RUN/tuning`` gets ``tuning.json``, ``tuning.md`` and ``tuning.csv``; ``RUN/configs/postprocessing.yaml`` is
     written where the cases that were left out in turn show that it helps. Equal inputs give equal files.
@@ -137,21 +142,36 @@ def tune(
         "weights_sha256": file_sha256(weights_path(root)),
         "inference_sha256": file_sha256(root / "configs" / "inference.yaml"),
     }
+    write_overlay(tuning)
+    fitted = calibrate(root, _configuration(root), [tasks[case_id] for case_id in tables], regions)
+    tuning = replace(tuning, expected=fitted.regions)
     write_tuning(tuning, out, hashes)
     return tuning
 
 
 def _configured(root: Path) -> tuple[tuple[str, ...], dict[str, Any], str]:
     """The regions of a run's network, the settings of its configuration without an overlay, and its nesting."""
+    content = _configuration(root)
+    try:
+        regions = tuple(content["regions"])
+        return regions, settings_in_force(content, regions), str(content.get("nesting", "outward"))
+    except (KeyError, TypeError, ValueError) as error:
+        path = root / "configs" / "inference.yaml"
+        raise PipelineError(f"{path}: does not say how label maps are made ({error}); restore the bundle") from error
+
+
+def _configuration(root: Path) -> dict[str, Any]:
+    """The ids of a run's ``inference.yaml``."""
     import yaml
 
     path = root / "configs" / "inference.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        regions = tuple(content["regions"])
-        return regions, settings_in_force(content, regions), str(content.get("nesting", "outward"))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise PipelineError(f"{path}: does not say how label maps are made ({error}); restore the bundle") from error
+    except (OSError, yaml.YAMLError) as error:
+        raise PipelineError(f"{path}: cannot be read ({error}); restore the bundle") from error
+    if not isinstance(content, dict):
+        raise PipelineError(f"{path}: holds a {type(content).__name__}, ids with values are needed; restore the bundle")
+    return content
 
 
 def _rules(name: str | None, *, slices: bool) -> Rules:

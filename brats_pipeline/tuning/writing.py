@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brats_pipeline.files import write_atomically
+from brats_pipeline.inference.expected_dice import MIN_CASES, RegionFit
 from brats_pipeline.metrics import lower_is_better
 from brats_pipeline.tuning.deciding import MEAN, ROW_COLUMNS, CaseRow, Verdict
 from brats_pipeline.tuning.grid import Grid, RegionSettings, Settings
@@ -40,6 +41,7 @@ class Tuning:
         failed: case to the reason why it took no part.
         written: the overlay; None where none was written.
         stays: an overlay of earlier that was left as it is; None where there is none.
+        expected: region to what validation says of the Dice to expect; empty where there are too few cases.
     """
 
     run: Path
@@ -56,6 +58,7 @@ class Tuning:
     failed: Mapping[str, str]
     written: Path | None
     stays: Path | None
+    expected: Mapping[str, RegionFit] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -76,6 +79,14 @@ class Tuning:
         if self.stays is not None:
             lines.append(f"{self.stays.name} of earlier stays as it is; remove it to segment without it.")
         return tuple(lines)
+
+    def expectations(self) -> tuple[str, ...]:
+        """What can be expected of a new case, in words."""
+        return tuple(
+            f"{region}: the Dice that `segment --uncertainty` expects was off by {fit.mean_absolute_error:.3f} on "
+            f"patients left out (n = {fit.n}); expecting the mean of all would be off by {fit.of_the_mean:.3f}."
+            for region, fit in self.expected.items()
+        ) or (f"No region has {MIN_CASES} cases with a mask, so no Dice can be expected of a new case.",)
 
     def table(self) -> list[list[str]]:
         """A header, one row per region, and the mean over the regions of each case."""
@@ -142,6 +153,8 @@ def _markdown(tuning: Tuning) -> str:
         "",
         *tuning.sentences(),
         "",
+        *tuning.expectations(),
+        "",
         "*Tuned, left out*: each patient in turn is left out, the settings are chosen by the others, and the patient's "
         "cases are scored with them. *In sample*: by the settings in the last column, which these cases chose "
         "themselves; it flatters. A gain above 0 is an improvement, also where a lower value is the better one. "
@@ -187,6 +200,7 @@ def _json(tuning: Tuning, hashes: Mapping[str, str]) -> dict[str, Any]:
         "helps": tuning.verdict.helps,
         "in_words": list(tuning.sentences()),
         "cross_validation": "leave one patient out",
+        "expected_dice": {region: asdict(fit) for region, fit in tuning.expected.items()},
         "comparisons": {region: asdict(found) for region, found in tuning.verdict.comparisons.items()},
     }
 
@@ -198,8 +212,18 @@ def _of(region: str, settings: RegionSettings) -> dict[str, Any]:
     return content
 
 
+def write_overlay(tuning: Tuning) -> None:
+    """Write ``postprocessing.yaml`` where there is to be one.
+
+    Raises:
+        PipelineError: the folder cannot be written.
+    """
+    if tuning.written is not None:
+        write_atomically(tuning.written, overlay_text(tuning))
+
+
 def write_tuning(tuning: Tuning, out: Path, hashes: Mapping[str, str]) -> None:
-    """Write ``tuning.json``, ``tuning.md`` and ``tuning.csv``, and the overlay where there is to be one.
+    """Write ``tuning.json``, ``tuning.md`` and ``tuning.csv``.
 
     Args:
         tuning: what was found.
@@ -212,5 +236,3 @@ def write_tuning(tuning: Tuning, out: Path, hashes: Mapping[str, str]) -> None:
     write_atomically(out / "tuning.csv", _csv(tuning.rows))
     write_atomically(out / "tuning.md", _markdown(tuning))
     write_atomically(out / "tuning.json", json.dumps(_json(tuning, hashes), indent=2) + "\n")
-    if tuning.written is not None:
-        write_atomically(tuning.written, overlay_text(tuning))

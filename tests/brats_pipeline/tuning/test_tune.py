@@ -201,3 +201,32 @@ def test_the_tables_hold_every_case_and_region(make_run: MakeRun) -> None:
 def test_what_cannot_be_tuned_is_refused(make_run: MakeRun, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         tune(make_run(speckled(2)), grid=SMALL, **arguments)
+
+
+def test_the_dice_to_expect_is_learned_where_there_are_cases_enough_and_not_otherwise(make_run: MakeRun) -> None:
+    """Probabilities of 0.9, 0.8, 0.7 whose masks cover all, four fifths and two thirds of the tumour."""
+    drawn: dict[str, Any] = {}
+    for number in range(12):
+        labels = head(at=8 + number % 3)
+        values = sure(labels, inside=0.9 - 0.1 * (number % 3), outside=0.0)
+        values[:, :, :, 14 - 2 * (number % 3) : 15] = (
+            0  # a part that the network misses, the larger the less sure it is
+        )
+        drawn[f"case{number:02d}"] = (labels, values)
+    run = make_run(drawn)
+    tuning = tune(run, grid=Grid(thresholds=(0.5,), smallest_components=(0,), smallest_ets=(0,)))
+    fits = json.loads((run / "configs" / "expected_dice.json").read_text())["regions"]
+    assert set(fits) == {"TC", "WT", "ET"}
+    masks = {name: values[1] >= 0.5 for name, (_, values) in drawn.items()}
+    tumours = {name: labels > 0 for name, (labels, _) in drawn.items()}
+    true = [2 * (masks[name] & tumours[name]).sum() / (masks[name].sum() + tumours[name].sum()) for name in drawn]
+    corners = fits["WT"]["dice"]
+    assert min(corners) == pytest.approx(min(true))
+    assert max(corners) == pytest.approx(max(true))
+    assert any("off by 0.000 on patients left out (n = 12)" in sentence for sentence in tuning.expectations())
+
+
+def test_no_dice_is_expected_on_the_word_of_a_few_cases(make_run: MakeRun) -> None:
+    few = tune(make_run(speckled(9)), grid=SMALL)
+    assert not (few.run / "configs" / "expected_dice.json").exists()
+    assert any("no Dice can be expected" in sentence for sentence in few.expectations())
