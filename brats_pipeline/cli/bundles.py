@@ -1,14 +1,15 @@
-"""`bundle list`, `info` and `path`: bundles on disk."""
+"""`bundle list`, `info`, `path`, `import` and `verify`: bundles on disk."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from brats_pipeline.cli.options import Json
-from brats_pipeline.cli.printing import print_table
+from brats_pipeline.cli.printing import complain, print_table, say
 
 
 def bundle_list(as_json: Json = False) -> int:
@@ -41,3 +42,43 @@ def bundle_path_command(name: Annotated[str, typer.Argument(help="Name or folder
 
     print(bundle_path(name))  # noqa: T201
     return 0
+
+
+def bundle_import(
+    source: Annotated[Path, typer.Argument(help="ZIP file or folder of a bundle from elsewhere.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="New folder; by default its name, here.")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Take over what could run code, too.")] = False,
+) -> int:
+    """Take over a bundle: unpacked safely, compared with its sums, and read before anything of it runs."""
+    from brats_pipeline.bundles.importing import import_bundle
+
+    imported = import_bundle(source, out, trust=trust)
+    for finding in imported.trusted:
+        complain(f"trusted: {finding}")
+    if not imported.hashed:
+        complain("trusted: it came without SHA256SUMS; whether anything was lost or changed cannot be told")
+    say(f"bundle: {imported.path}")
+    return 0
+
+
+def bundle_verify(
+    name: Annotated[str, typer.Argument(help="Name or folder of a bundle or run.")],
+    weights: Annotated[bool, typer.Option("--weights", help="A bundle without weights does not pass.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Check a bundle by the rules of the model zoo, offline; this runs its configuration."""
+    from brats_pipeline.bundles.verifying import verify_bundle
+
+    found = verify_bundle(name, weights=weights)
+    if as_json:
+        told = {"bundle": str(found.bundle), "holds": found.holds, "problems": found.problems, "notes": found.notes}
+        print(json.dumps(told))  # noqa: T201
+        return 0 if found.holds else 1
+    for sentence in found.notes:
+        say(f"note: {sentence}")
+    for check, sentences in found.problems.items():
+        for sentence in sentences:
+            complain(f"{check}: {sentence}")
+    failed = sum(map(len, found.problems.values()))
+    say(f"{found.bundle.name}: {'holds' if found.holds else f'{failed} problems'} ({len(found.problems)} checks)")
+    return 0 if found.holds else 1
