@@ -99,6 +99,9 @@ def subject_of(root: Path) -> Iterator[Subject]:
             yield subject
         finally:
             sys.path.remove(str(copy))
+            for name, module in list(sys.modules.items()):
+                if str(getattr(module, "__file__", None)).startswith(str(copy)):
+                    del sys.modules[name]  # another bundle may have a package of this name
 
 
 @contextmanager
