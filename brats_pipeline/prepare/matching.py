@@ -17,9 +17,15 @@ from brats_pipeline.prepare.heads import coarser, head_mask, one_thread, shrink_
 from brats_pipeline.prepare.similarity import Similarity, similarity
 
 Model = Literal["rigid", "affine"]
+Level = tuple[sitk.Image, sitk.Image, int, int]
+"""Both scans with voxels of one size, points to compare, and most steps."""
 
 LEVELS = ((6.0, 12_000, 100), (3.0, 25_000, 60), (1.5, 40_000, 40))
 """Voxel side in mm, points of the head, and most steps of each level."""
+START_POINTS, START_STEPS = 6_000, 30
+"""Points and steps by which the starts are told apart."""
+START_MM = 3.0
+"""Starts closer to each other than this are one."""
 JUDGED_MM = 2.0
 """Voxel side at which a match is judged."""
 MARGIN_MM = 6.0
@@ -65,8 +71,10 @@ def _starts(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image) -> list[sit
     """Where to begin: as the headers say, heads on each other, fields of view on each other."""
     centre = _centroid(mask)
     ways = ([0, 0, 0], _centroid(head_mask(moving)) - centre, _middle(moving) - _middle(fixed))
-    starts = []
+    starts: list[sitk.Euler3DTransform] = []
     for way in ways:
+        if any(np.linalg.norm(np.subtract(way, other.GetTranslation())) < START_MM for other in starts):
+            continue
         start = sitk.Euler3DTransform()
         start.SetCenter(centre.tolist())
         start.SetTranslation([float(step) for step in way])
@@ -83,8 +91,8 @@ def _refine(
     points: int,
     steps: int,
     seed: int,
-) -> tuple[sitk.Transform, float]:
-    """Follow the gradient from a start; returns where it ended, and the mutual information there."""
+) -> sitk.Transform:
+    """Follow the gradient from a start; returns where it ended."""
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(32)
     method.SetMetricFixedMask(mask)
@@ -101,8 +109,10 @@ def _refine(
     )
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetInitialTransform(start, inPlace=False)
-    moved = method.Execute(fixed, moving)
-    return moved, -float(method.GetMetricValue())
+    try:
+        return _plain(method.Execute(fixed, moving))
+    except RuntimeError:  # ITK gives up where the points leave the other scan; what was found is judged later
+        return start
 
 
 def _plain(transform: sitk.Transform) -> sitk.Transform:
@@ -134,7 +144,7 @@ def displacement(transform: sitk.Transform, mask: sitk.Image) -> tuple[float, fl
     return float(np.linalg.norm(away, axis=1).mean()), float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
-def _pyramid(fixed: sitk.Image, moving: sitk.Image) -> Sequence[tuple[sitk.Image, sitk.Image, int, int]]:
+def _pyramid(fixed: sitk.Image, moving: sitk.Image) -> Sequence[Level]:
     """Coarse and fine pairs of both scans with points and steps; levels of equal voxels only once."""
     pairs = {}
     for side_mm, points, steps in LEVELS:
@@ -169,53 +179,46 @@ def match(
         if mask is None:
             mask = head_mask(fixed, margin_mm=MARGIN_MM)
         pyramid = _pyramid(fixed, moving)
-        best: sitk.Transform | None = None
-        for level, (still, other, points, steps) in enumerate(pyramid):
-            here = _on(mask, still)
-            if best is None:
-                ends = _from_starts(still, other, here, points=points, steps=steps, seed=seed)
-                if not ends:
-                    break
-                best = max(ends, key=lambda end: end[1].information)[0]
-            else:
-                best = _plain(_refine(still, other, here, best, points=points, steps=steps, seed=seed + level)[0])
-        if best is not None and model == "affine":
-            best = _affine(best, pyramid, mask, seed)
+        ends = _from_starts(*pyramid[0][:2], _on(mask, pyramid[0][0]), seed=seed)
+        if not ends:
+            return _judge(fixed, moving, mask, None)
+        best = _follow(max(ends, key=lambda end: end[1].information)[0], pyramid, mask, seed)
+        if model == "affine":
+            best = _follow(_loosened(best, _centroid(mask)), pyramid, mask, seed)
         return _judge(fixed, moving, mask, best)
 
 
+def _follow(start: sitk.Transform, pyramid: Sequence[Level], mask: sitk.Image, seed: int) -> sitk.Transform:
+    """Go from the coarse level to the fine ones."""
+    best = start
+    for level, (still, other, points, steps) in enumerate(pyramid):
+        best = _refine(still, other, _on(mask, still), best, points=points, steps=steps, seed=seed + level)
+    return best
+
+
 def _from_starts(
-    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, *, points: int, steps: int, seed: int
+    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, *, seed: int
 ) -> list[tuple[sitk.Transform, Similarity]]:
-    """Where the coarsest level ends from each start that lets the scans overlap."""
-    ends = []
+    """Where a few coarse steps end from each start that lets the scans overlap."""
+    ends: list[tuple[sitk.Transform, Similarity]] = []
     for start in _starts(fixed, moving, mask):
         if similarity(fixed, moving, mask, start).covered < BARELY:
             continue
-        try:
-            end = _plain(_refine(fixed, moving, mask, start, points=points, steps=steps, seed=seed)[0])
-        except RuntimeError:  # ITK gives up where the points leave the other scan
-            end = start
+        end = _refine(fixed, moving, mask, start, points=START_POINTS, steps=START_STEPS, seed=seed)
         found = similarity(fixed, moving, mask, end)
         if found.covered >= BARELY:
             ends.append((end, found))
     return ends
 
 
-def _affine(
-    start: sitk.Transform, pyramid: Sequence[tuple[sitk.Image, sitk.Image, int, int]], mask: sitk.Image, seed: int
-) -> sitk.Transform:
-    """Let a rigid transform stretch and shear, too."""
-    matrix = as_affine(start)
+def _loosened(transform: sitk.Transform, centre: np.ndarray) -> sitk.Transform:
+    """A rigid transform as one that may stretch and shear, too."""
+    matrix = as_affine(transform)
     affine = sitk.AffineTransform(3)
-    centre = _centroid(mask)
     affine.SetCenter(centre.tolist())
     affine.SetMatrix(matrix[:3, :3].ravel().tolist())
     affine.SetTranslation((matrix[:3, :3] @ centre + matrix[:3, 3] - centre).tolist())
-    best: sitk.Transform = affine
-    for level, (still, other, points, steps) in enumerate(pyramid):
-        best = _plain(_refine(still, other, _on(mask, still), best, points=points, steps=steps, seed=seed + level)[0])
-    return best
+    return affine
 
 
 def _judge(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, found: sitk.Transform | None) -> Match:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
-import brats_pipeline
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.prepare.bias import without_bias
@@ -26,10 +22,10 @@ from brats_pipeline.prepare.grids import Grid, isotropic_grid, lps_grid
 from brats_pipeline.prepare.images import nifti_of, read_image, whole_numbers
 from brats_pipeline.prepare.keeping import RECORD, whole_folder
 from brats_pipeline.prepare.matching import BARELY, Match, Model, match
-from brats_pipeline.prepare.native import SCHEMA_VERSION
 from brats_pipeline.prepare.picture import checkerboards
+from brats_pipeline.prepare.recording import header_of, match_record, record_of
 from brats_pipeline.prepare.resampling import INTERPOLATORS, chained, sample, sample_mask
-from transforms.nifti import is_nifti_name, read_header, write_nifti
+from transforms.nifti import write_nifti
 
 GRIDS = ("1mm", "reference")
 WORDS = {"t1c": "t1c", "t1": "t1n", "t2": "t2w", "flair": "t2f"}
@@ -39,7 +35,6 @@ PREVIEW = "preview.png"
 MARGIN_MM = 10.0
 """Around a brain mask, registration looks at this much of what surrounds it: the edge of the brain tells most."""
 PARTLY = 0.9
-SAME_MM = 1.0
 
 
 @dataclass(frozen=True)
@@ -149,30 +144,16 @@ def prepare_case(
         if atlas is not None:
             target, to_atlas, atlas_record = _to_atlas(work, extracted, Path(atlas), atlas_transform, seed)
         written = _write(part, work, matches, to_atlas, target, extracted, interpolation)
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            "case_id": found.case_id,
-            "reference": found.reference,
-            "versions": {
-                "brats_pipeline": brats_pipeline.__version__,
-                "SimpleITK": sitk.Version.VersionString(),
-                "python": platform.python_version(),
-            },
-            "settings": {"grid": grid, "n4": n4, "interpolation": interpolation, "seed": seed},
-            "inputs": {
-                name: {
-                    "path": str(Path(path).absolute()),
-                    "sha256": file_sha256(path),
-                    "grid": Grid.of(work.images[name]).to_json(),
-                }
-                for name, path in found.files.items()
-            },
-            "grid": target.to_json(),
-            "native": {
-                "grid": Grid.of(reference).to_json(),
-                "header": _header_of(found.files[found.reference], reference),
-            },
-            "registration": {name: _match_record(name, each) for name, each in matches.items()},
+        record = record_of(
+            found.case_id,
+            found.files,
+            {name: Grid.of(image) for name, image in work.images.items()},
+            grid=target,
+            header=header_of(found.files[found.reference], reference),
+            settings={"grid": grid, "n4": n4, "interpolation": interpolation, "seed": seed},
+            matches=matches,
+        )
+        record |= {
             "atlas": atlas_record,
             "brain": {"method": extracted.method, "volume_ml": extracted.volume_ml},
             "outputs": written,
@@ -238,22 +219,9 @@ def _to_atlas(
         "path": str(path.absolute()),
         "sha256": file_sha256(path),
         "model": model,
-        **_match_record("atlas", found),
+        **match_record("atlas", found),
     }
     return Grid.of(atlas), found.transform, record
-
-
-def _match_record(name: str, found: Match) -> dict[str, Any]:
-    return {
-        "transform": f"transforms/{name}.tfm",
-        "mutual_information_before": found.before.information,
-        "mutual_information_after": found.after.information,
-        "covered_before": found.before.covered,
-        "covered_after": found.after.covered,
-        "moved_mm": found.moved_mm,
-        "rotated_degrees": found.rotated_degrees,
-        "headers_kept": found.kept,
-    }
 
 
 def _write(
@@ -293,13 +261,3 @@ def _write(
     write_atomically(part / PREVIEW, picture)
     work.done("preview")
     return {name: file_sha256(part / name) for name in names}
-
-
-def _header_of(path: Path, image: sitk.Image) -> str:
-    """The NIfTI header of the reference, to the bit, as base64; one made from its grid where it is no NIfTI file."""
-    header = (
-        read_header(path).header
-        if is_nifti_name(path.name)
-        else nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), Grid.of(image).affine).header
-    )
-    return base64.b64encode(header.binaryblock).decode("ascii")

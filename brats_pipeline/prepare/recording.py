@@ -1,0 +1,86 @@
+"""What ``prepare.json`` says: enough to trust a prepared case, to make it again, and to find the way back."""
+
+from __future__ import annotations
+
+import base64
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+
+import brats_pipeline
+from brats_pipeline.files import file_sha256
+from brats_pipeline.prepare.grids import Grid
+from brats_pipeline.prepare.matching import Match
+from brats_pipeline.prepare.native import SCHEMA_VERSION
+from transforms.nifti import is_nifti_name, read_header
+
+
+def match_record(name: str, found: Match) -> dict[str, Any]:
+    """How one scan was brought to another, and the file of its transform."""
+    return {
+        "transform": f"transforms/{name}.tfm",
+        "mutual_information_before": found.before.information,
+        "mutual_information_after": found.after.information,
+        "covered_before": found.before.covered,
+        "covered_after": found.after.covered,
+        "moved_mm": found.moved_mm,
+        "rotated_degrees": found.rotated_degrees,
+        "headers_kept": found.kept,
+    }
+
+
+def header_of(path: Path, image: sitk.Image) -> str:
+    """The NIfTI header of the reference, to the bit, as base64; one made from its grid where it is no NIfTI file."""
+    header = (
+        read_header(path).header
+        if is_nifti_name(path.name)
+        else nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), Grid.of(image).affine).header
+    )
+    return base64.b64encode(header.binaryblock).decode("ascii")
+
+
+def record_of(
+    case_id: str,
+    files: Mapping[str, Path],
+    grids: Mapping[str, Grid],
+    *,
+    grid: Grid,
+    header: str,
+    settings: Mapping[str, Any],
+    matches: Mapping[str, Match],
+) -> dict[str, Any]:
+    """What went in and how it was matched.
+
+    Args:
+        case_id: of the prepared case.
+        files: modality to its file, the reference first.
+        grids: modality to its grid as it came.
+        grid: of the prepared case.
+        header: of the reference, by :func:`header_of`.
+        settings: what was asked for.
+        matches: modality to how it was brought to the reference.
+    """
+    reference = next(iter(files))
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "case_id": case_id,
+        "reference": reference,
+        "versions": {
+            "brats_pipeline": brats_pipeline.__version__,
+            "SimpleITK": sitk.Version.VersionString(),
+            "python": platform.python_version(),
+        },
+        "settings": dict(settings),
+        "inputs": {
+            name: {"path": str(Path(path).absolute()), "sha256": file_sha256(path), "grid": grids[name].to_json()}
+            for name, path in files.items()
+        },
+        "grid": grid.to_json(),
+        "native": {"grid": grids[reference].to_json(), "header": header},
+        "registration": {name: match_record(name, each) for name, each in matches.items()},
+    }
