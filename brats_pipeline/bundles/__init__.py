@@ -10,6 +10,7 @@ from brats_pipeline.bundles.installed import (
     read_metadata,
     wanted_modalities,
     weights_path,
+    written_regions,
 )
 from brats_pipeline.bundles.workflow import open_workflow, plain_errors, refuse_unknown_ids
 
@@ -27,4 +28,5 @@ __all__ = [
     "refuse_unknown_ids",
     "wanted_modalities",
     "weights_path",
+    "written_regions",
 ]

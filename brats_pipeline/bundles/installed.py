@@ -115,3 +115,21 @@ def wanted_modalities(bundle: Path, overrides: Mapping[str, Any]) -> tuple[str, 
     if not isinstance(names, list) or not names or not set(names) <= set(MODALITIES) or len(set(names)) < len(names):
         raise PipelineError(f"modalities are {names!r}; name some of {', '.join(MODALITIES)}, each once")
     return tuple(names)
+
+
+def written_regions(bundle: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
+    """The regions that a bundle's network marks.
+
+    Raises:
+        PipelineError: the configuration does not say.
+    """
+    import yaml
+
+    path = bundle / "configs" / "inference.yaml"
+    try:
+        names = overrides.get("regions", yaml.safe_load(path.read_text(encoding="utf-8"))["regions"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise PipelineError(f"{path}: does not list the regions ({error}); restore the bundle") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise PipelineError(f"regions are {names!r}; give a list of names such as [TC, WT, ET]")
+    return tuple(names)

@@ -15,7 +15,7 @@ from brats_pipeline.cli.printing import DISCLAIMER, complain, say
 from brats_pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from brats_pipeline.inference.segment import Segmentation
+    from brats_pipeline.inference.result import Segmentation
 
 
 def segment_command(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,32 @@ from brats_pipeline.cases import Case, Source
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import PipelineError
 from transforms.labels import MODALITIES
+from transforms.nifti import strip_suffix
+
+
+def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
+    """A case made of one file per modality.
+
+    Args:
+        images: modality to file.
+        case_id: names the prediction; by default what the file names begin with, else their folder.
+
+    Raises:
+        PipelineError: a file does not exist, or is given for two modalities.
+    """
+    paths = {name: Path(images[name]).resolve() for name in MODALITIES if name in images}
+    for name, path in paths.items():
+        if not path.is_file():
+            raise PipelineError(f"--{name} {path}: there is no such file; give the path of a .nii or .nii.gz file")
+        twins = [other for other in paths if other != name and paths[other] == path]
+        if twins:
+            raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
+    if case_id is None:
+        common = os.path.commonprefix([strip_suffix(path.name) for path in paths.values()])  # noqa: RUF071 -- letters are meant
+        named = re.fullmatch(r"(.*\w)[-_. ]+\w*", common)  # up to the last separator: t1 and t2 share a letter
+        case_id = named[1] if named else next(iter(paths.values())).parent.name
+    sources = {name: Source(paths=(path,)) for name, path in paths.items()}
+    return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
 
 
 def chosen(cases: Sequence[Case], only: Collection[str] | None) -> list[Case]:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles import bundle_for, bundle_path, open_workflow, plain_errors, wanted_modalities
+from brats_pipeline.bundles import bundle_for, bundle_path, wanted_modalities, written_regions
 from brats_pipeline.cases import (
     Case,
-    Source,
     decide_conventions,
     find_cases,
     is_stack,
@@ -27,13 +21,14 @@ from brats_pipeline.data.datalist import case_items
 from brats_pipeline.data.fingerprint import check_headers
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.doubt import read_cases, reviews, write_table
-from brats_pipeline.inference.ensembles import COMBINE, Weights, checkpoint_members, ensemble_of
-from brats_pipeline.inference.inputs import chosen, inputs_of, refuse_untrained, without_modalities
+from brats_pipeline.inference.ensembles import Weights, checkpoint_members, ensemble_of
+from brats_pipeline.inference.inputs import case_from_files, chosen, inputs_of, refuse_untrained, without_modalities
 from brats_pipeline.inference.record import RECORD, earlier_cases, identity_of, remove_predictions, write_record
+from brats_pipeline.inference.result import Segmentation
+from brats_pipeline.inference.running import run_bundle
 from brats_pipeline.inference.sharing import Share, share_of
 from brats_pipeline.predictions import files_to_write, probability_file, uncertainty_files
-from transforms.labels import MODALITIES, misfit
-from transforms.nifti import strip_suffix
+from transforms.labels import misfit
 
 SAVE_PROBABILITIES = "save_probabilities"
 UNCERTAINTY = "uncertainty"
@@ -42,58 +37,6 @@ WHERE_AND_HOW = ("max_memory", "backend_cache")
 ALLOW_MISSING = "allow_missing"
 LESS_SEEN = "which may cost accuracy: compare with cases that have every modality"
 LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
-
-
-@dataclass
-class Segmentation:
-    """What became of each case.
-
-    Args:
-        out: folder of the predictions.
-        bundle: what segmented them.
-        done: cases segmented by this call.
-        skipped: cases whose prediction from the same files by the same weights was there already.
-        failed: case to the reason why it has no prediction.
-        notes: case to what a reader of its prediction should know.
-        missing: case to the modalities that it was segmented without.
-        doubt: case to intervals of its volumes and the Dice to expect, where they were asked for.
-    """
-
-    out: Path
-    bundle: Path
-    done: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-    notes: dict[str, str] = field(default_factory=dict)
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    hashes: dict[str, list[str]] = field(default_factory=dict)
-    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    doubt: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
-    """A case made of one file per modality.
-
-    Args:
-        images: modality to file.
-        case_id: names the prediction; by default what the file names begin with, else their folder.
-
-    Raises:
-        PipelineError: a file does not exist, or is given for two modalities.
-    """
-    paths = {name: Path(images[name]).resolve() for name in MODALITIES if name in images}
-    for name, path in paths.items():
-        if not path.is_file():
-            raise PipelineError(f"--{name} {path}: there is no such file; give the path of a .nii or .nii.gz file")
-        twins = [other for other in paths if other != name and paths[other] == path]
-        if twins:
-            raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
-    if case_id is None:
-        common = os.path.commonprefix([strip_suffix(path.name) for path in paths.values()])  # noqa: RUF071 -- letters are meant
-        named = re.fullmatch(r"(.*\w)[-_. ]+\w*", common)  # up to the last separator: t1 and t2 share a letter
-        case_id = named[1] if named else next(iter(paths.values())).parent.name
-    sources = {name: Source(paths=(path,)) for name, path in paths.items()}
-    return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
 
 
 def segment(
@@ -164,7 +107,7 @@ def segment(
     if len(names) > 1 or weights is not None:
         given_bundles = [name for name in names if name is not None]
         ensemble = ensemble_of(
-            given_bundles, partial(_regions_written, overrides=overrides), weights=weights, overrides=overrides
+            given_bundles, partial(written_regions, overrides=overrides), weights=weights, overrides=overrides
         )
     wanted = wanted_modalities(root, overrides) if ensemble is None else ensemble.modalities(overrides)
     member_missing = allow_missing
@@ -174,26 +117,10 @@ def segment(
     allow_missing = allow_missing or bool(without)
     part = share_of(share)
     cases = [without_modalities(case, without) for case in (part or Share()).of(chosen(cases, only))]
-    regions = _regions_written(root, overrides)
+    regions = written_regions(root, overrides)
     if convention is not None and (refusal := misfit(convention, regions)):
         raise PipelineError(refusal)
-    items: list[dict[str, Any]] = []
-    for case in cases:
-        missing = missing_modalities(case, wanted) if allow_missing else ()
-        needed = [name for name in wanted if name not in missing] or wanted
-        defects = check_headers(case, wanted=needed)
-        if not defects and case.convention and (refusal := misfit(case.convention, regions)):
-            defects = [refusal]
-        if defects:
-            result.failed[case.case_id] = "; ".join(defects)
-        else:
-            items += case_items([case], modalities=needed)
-            if missing:
-                result.missing[case.case_id] = missing
-                result.notes[case.case_id] = f"segmented without {', '.join(missing)}, {LESS_SEEN}"
-            sources = list(case.images.values())
-            if is_stack(sources[0]) and len(sources[0].paths) == 1:
-                result.notes[case.case_id] = "; ".join(filter(None, (result.notes.get(case.case_id), LONE_SLICE)))
+    items = _usable(cases, wanted, regions, allow_missing, result)
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
     if ensemble is None:
         identity = {**identity_of(root, convention, overrides), **checkpoint_members(overrides)}
@@ -219,7 +146,7 @@ def segment(
             out,
             identity,
             earlier,
-            _states(result, inputs_now, pending),
+            result.states(inputs_now, earlier, pending),
             bundle=root.name,
             seconds=time.monotonic() - started,
             shared=part is not None,
@@ -263,7 +190,7 @@ def segment(
             settings = {**overrides, **unsaid, **switched}
             combining = {} if ensemble is None else ensemble.settings(out, overrides)
             if items:
-                _run(root, items, device, settings, result, begin, on_case, combining)
+                run_bundle(root, items, device, settings, result, begin, on_case, combining)
         if ensemble is not None:
             ensemble.tidy(out, result.done, all_done=part is None and not result.failed)
         remove_predictions(out, earlier.keys() & result.failed.keys())
@@ -278,6 +205,30 @@ def segment(
     return result
 
 
+def _usable(
+    cases: Sequence[Case], wanted: Sequence[str], regions: Sequence[str], allow_missing: bool, result: Segmentation
+) -> list[dict[str, Any]]:
+    """The cases that can be segmented, as items of a datalist; the others are noted with their reason."""
+    items: list[dict[str, Any]] = []
+    for case in cases:
+        missing = missing_modalities(case, wanted) if allow_missing else ()
+        needed = [name for name in wanted if name not in missing] or wanted
+        defects = check_headers(case, wanted=needed)
+        if not defects and case.convention and (refusal := misfit(case.convention, regions)):
+            defects = [refusal]
+        if defects:
+            result.failed[case.case_id] = "; ".join(defects)
+            continue
+        items += case_items([case], modalities=needed)
+        if missing:
+            result.missing[case.case_id] = missing
+            result.note(case.case_id, f"segmented without {', '.join(missing)}, {LESS_SEEN}")
+        sources = list(case.images.values())
+        if is_stack(sources[0]) and len(sources[0].paths) == 1:
+            result.note(case.case_id, LONE_SLICE)
+    return items
+
+
 def _note_doubt(out: Path, result: Segmentation) -> None:
     """Gather what was told of the cases' doubt, and note which of them should be looked at."""
     write_table(out)
@@ -285,87 +236,4 @@ def _note_doubt(out: Path, result: Segmentation) -> None:
     for name in told.keys() & {*result.skipped, *result.done}:
         result.doubt[name] = told[name]
         if review := reviews(told[name]):
-            result.notes[name] = "; ".join(filter(None, (result.notes.get(name), review)))
-
-
-def _states(
-    result: Segmentation, inputs_now: Mapping[str, Mapping[str, Any]], pending: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """What this call says about its cases, for ``run.json``."""
-    states: dict[str, dict[str, Any]] = {name: {"status": "pending"} for name in pending}
-    states |= {name: {"status": "done"} for name in (*result.skipped, *result.done)}
-    states |= {name: {"status": "failed", "reason": reason} for name, reason in result.failed.items()}
-    for name, state in states.items():
-        state["inputs"] = inputs_now[name]
-        if name in result.hashes:
-            state["image_sha256"] = result.hashes[name]
-        if name in result.seconds:
-            state["seconds"] = {stage: round(spent, 3) for stage, spent in result.seconds[name].items()}
-        if name in result.doubt:
-            state["uncertainty"] = result.doubt[name]
-        if name in result.notes:
-            state["note"] = result.notes[name]
-        if name in result.missing:
-            state["missing"] = list(result.missing[name])
-    return states
-
-
-def _regions_written(root: Path, overrides: Mapping[str, Any]) -> tuple[str, ...]:
-    """The regions that a bundle's network marks.
-
-    Raises:
-        PipelineError: the configuration does not say.
-    """
-    import yaml
-
-    path = root / "configs" / "inference.yaml"
-    try:
-        names = overrides.get("regions", yaml.safe_load(path.read_text(encoding="utf-8"))["regions"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise PipelineError(f"{path}: does not list the regions ({error}); restore the bundle") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise PipelineError(f"regions are {names!r}; give a list of names such as [TC, WT, ET]")
-    return tuple(names)
-
-
-def _run(
-    root: Path,
-    items: Sequence[Mapping[str, Any]],
-    device: str | None,
-    overrides: Mapping[str, Any],
-    result: Segmentation,
-    begin: Callable[[], None],
-    on_case: Callable[[str], None] | None,
-    combining: Mapping[str, Any],
-) -> None:
-    """Hand the cases to the bundle's inference configuration; ``begin`` is called before the first of them."""
-    from ignite.engine import Events
-
-    with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
-        listing = Path(folder) / "datalist.json"
-        listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
-        own = {"data_list_file_path": str(listing), "output_dir": str(result.out), "share": "1/1"}
-        runtime: dict[str, Any] = {**overrides, **combining, **own}
-        configs = ["inference.yaml", COMBINE] if combining else ["inference.yaml"]
-        if device is not None:
-            runtime["device"] = f"$torch.device('{device}')"
-        workflow = open_workflow(root, configs, workflow_type="infer", overrides=runtime, changed=overrides)
-        with plain_errors(overrides):
-            evaluator = workflow.parser.get_parsed_content("evaluator")
-
-        def finished(case_id: str) -> None:
-            if case_id not in evaluator.failures:
-                result.done.append(case_id)
-            if on_case is not None:
-                on_case(case_id)
-
-        evaluator.add_event_handler(Events.STARTED, begin)
-        evaluator.watchers.append(finished)
-        try:
-            with plain_errors(overrides):
-                workflow.run()
-                workflow.finalize()
-        finally:
-            result.failed |= evaluator.failures
-            result.seconds |= evaluator.seconds
-            result.hashes |= evaluator.hashes
+            result.note(name, review)

@@ -10,7 +10,8 @@ from typing import Any
 from brats_pipeline.cases import Case, find_cases
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.inputs import inputs_of
-from brats_pipeline.inference.segment import Segmentation, segment
+from brats_pipeline.inference.result import Segmentation
+from brats_pipeline.inference.segment import segment
 from transforms.labels import MODALITIES
 
 

@@ -14,7 +14,8 @@ from brats_pipeline.bundles import wanted_modalities, weights_path
 from brats_pipeline.data.datalist import Item, read_whole_datalist, write_datalist
 from brats_pipeline.errors import PipelineError, root_cause, was_interrupted
 from brats_pipeline.files import file_sha256
-from brats_pipeline.inference.segment import Segmentation, segment
+from brats_pipeline.inference.result import Segmentation
+from brats_pipeline.inference.segment import segment
 from brats_pipeline.locking import claimed
 from brats_pipeline.progress import growing_bar, training_bar
 from brats_pipeline.studies.losing import loss_of_run

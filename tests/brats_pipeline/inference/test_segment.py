@@ -14,7 +14,8 @@ import pytest
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.inferers import WindowInferer
-from brats_pipeline.inference.segment import case_from_files, segment
+from brats_pipeline.inference.inputs import case_from_files
+from brats_pipeline.inference.segment import segment
 from brats_pipeline.predictions import files_by_case, files_to_write, find_predictions
 
 CASE = "BraTS2021_00001"
@@ -85,7 +86,10 @@ def test_a_second_call_does_nothing_again(predictions: Path, cohort: Path, run: 
     assert len(result.skipped) == 5
     assert contents(out) == contents(predictions)
     assert times.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}.items()
-    assert len(json.loads((out / "run.json").read_text())["cases"]) == 6
+    states = json.loads((out / "run.json").read_text())["cases"]
+    assert len(states) == 6
+    for state in states.values():  # what was not done again keeps what was said of it
+        assert {"status", "inputs", "image_sha256", "seconds"} <= state.keys()
 
 
 def test_the_record_keeps_the_cases_of_earlier_calls(cohort: Path, run: Path, tmp_path: Path) -> None:

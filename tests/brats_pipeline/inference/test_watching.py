@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.inference.segment import Segmentation
+from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.inference.watching import watch
 
 CASES = ["BraTS2021_00001", "BraTS2021_00002"]

@@ -1,0 +1,72 @@
+"""What became of the cases of a cohort."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Segmentation:
+    """What became of each case.
+
+    Args:
+        out: folder of the predictions.
+        bundle: what segmented them.
+        done: cases segmented by this call.
+        skipped: cases whose prediction from the same files by the same weights was there already.
+        failed: case to the reason why it has no prediction.
+        notes: case to what a reader of its prediction should know.
+        seconds: case to what each of its stages took; stages of different cases run at the same time.
+        hashes: case to the SHA-256 of its image files, in the order of the modalities.
+        missing: case to the modalities that it was segmented without.
+        doubt: case to intervals of its volumes and the Dice to expect, where they were asked for.
+    """
+
+    out: Path
+    bundle: Path
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    hashes: dict[str, list[str]] = field(default_factory=dict)
+    missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    doubt: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def note(self, case_id: str, sentence: str) -> None:
+        """Add to what a reader of a prediction should know."""
+        self.notes[case_id] = "; ".join(filter(None, (self.notes.get(case_id), sentence)))
+
+    def states(
+        self,
+        inputs_now: Mapping[str, Mapping[str, Any]],
+        earlier: Mapping[str, Mapping[str, Any]],
+        pending: Sequence[str] = (),
+    ) -> dict[str, dict[str, Any]]:
+        """What this call says about its cases, for ``run.json``.
+
+        Args:
+            inputs_now: case to what it is made from.
+            earlier: what earlier calls said; of a case that is skipped they know more.
+            pending: cases about to be segmented.
+        """
+        states: dict[str, dict[str, Any]] = {name: {"status": "pending"} for name in pending}
+        states |= {name: {**earlier[name], "status": "done"} for name in self.skipped}
+        states |= {name: {"status": "done"} for name in self.done}
+        states |= {name: {"status": "failed", "reason": reason} for name, reason in self.failed.items()}
+        for name, state in states.items():
+            state["inputs"] = inputs_now[name]
+            if name in self.hashes:
+                state["image_sha256"] = self.hashes[name]
+            if name in self.seconds:
+                state["seconds"] = {stage: round(spent, 3) for stage, spent in self.seconds[name].items()}
+            if name in self.doubt:
+                state["uncertainty"] = self.doubt[name]
+            if name in self.notes:
+                state["note"] = self.notes[name]
+            if name in self.missing:
+                state["missing"] = list(self.missing[name])
+        return states

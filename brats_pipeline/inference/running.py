@@ -1,0 +1,70 @@
+"""Handing cases to a bundle's own configuration."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brats_pipeline.bundles import open_workflow, plain_errors
+from brats_pipeline.inference.ensembles import COMBINE
+from brats_pipeline.inference.result import Segmentation
+
+
+def run_bundle(
+    root: Path,
+    items: Sequence[Mapping[str, Any]],
+    device: str | None,
+    overrides: Mapping[str, Any],
+    result: Segmentation,
+    begin: Callable[[], None],
+    on_case: Callable[[str], None] | None,
+    combining: Mapping[str, Any],
+) -> None:
+    """Segment cases as ``python -m monai.bundle run`` would by ``inference.yaml``.
+
+    Args:
+        root: the bundle.
+        items: the cases, as items of a datalist.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; by default what the configuration says.
+        overrides: id to value, given by a person.
+        result: what becomes of each case is noted here, whatever happens.
+        begin: called before the first case.
+        on_case: called after each case with its id.
+        combining: id to value of the overlay that averages the members of an ensemble; empty without one.
+
+    Raises:
+        PipelineError: the configuration refuses to start, or an error that is not about one case ended the run.
+    """
+    from ignite.engine import Events
+
+    with tempfile.TemporaryDirectory(prefix="brats-pipeline-") as folder:
+        listing = Path(folder) / "datalist.json"
+        listing.write_text(json.dumps({"testing": list(items)}), encoding="utf-8")
+        own = {"data_list_file_path": str(listing), "output_dir": str(result.out), "share": "1/1"}
+        runtime: dict[str, Any] = {**overrides, **combining, **own}
+        configs = ["inference.yaml", COMBINE] if combining else ["inference.yaml"]
+        if device is not None:
+            runtime["device"] = f"$torch.device('{device}')"
+        workflow = open_workflow(root, configs, workflow_type="infer", overrides=runtime, changed=overrides)
+        with plain_errors(overrides):
+            evaluator = workflow.parser.get_parsed_content("evaluator")
+
+        def finished(case_id: str) -> None:
+            if case_id not in evaluator.failures:
+                result.done.append(case_id)
+            if on_case is not None:
+                on_case(case_id)
+
+        evaluator.add_event_handler(Events.STARTED, begin)
+        evaluator.watchers.append(finished)
+        try:
+            with plain_errors(overrides):
+                workflow.run()
+                workflow.finalize()
+        finally:
+            result.failed |= evaluator.failures
+            result.seconds |= evaluator.seconds
+            result.hashes |= evaluator.hashes
