@@ -1,7 +1,8 @@
 """NIfTI files in and out: fast gzip, strict checks, atomic writes. No torch.
 
 Reading decompresses with ISA-L (:mod:`isal`), which releases the interpreter lock, so that the files of a case decode
-in threads. Writing keeps the header of the file that a label map belongs to.
+in threads; where it is not installed, with Python's own gzip. Writing keeps the header of the file that a label map
+belongs to.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from isal import igzip
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
+
+try:
+    from isal import igzip
+except ImportError:  # the same functions, slower
+    import gzip as igzip  # type: ignore[no-redef]
 
 SUFFIXES = (".nii.gz", ".nii")
 GRID_TOLERANCE = 0.1

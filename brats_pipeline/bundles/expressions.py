@@ -117,7 +117,7 @@ def _first(nodes: Iterable[ast.AST], names: Names, bound: frozenset[str]) -> str
 
 
 def _attribute_fault(node: ast.Attribute, names: Names, bound: frozenset[str]) -> str | None:
-    dotted = _dotted(node, bound)
+    dotted = _dotted(node, names, bound)
     if dotted is not None:
         return None if dotted in names.values else f"reads {dotted}"
     if node.attr not in ATTRIBUTES:
@@ -133,7 +133,7 @@ def _call_fault(node: ast.Call, names: Names, bound: frozenset[str]) -> str | No
         case ast.Name(id=name):
             fault = None if name in BUILTINS and name not in bound else f"calls {name}"
         case ast.Attribute() as function:
-            dotted = _dotted(function, bound)
+            dotted = _dotted(function, names, bound)
             if dotted is not None:
                 fault = None if dotted in names.calls else f"calls {dotted}"
             elif function.attr not in METHODS:
@@ -165,15 +165,18 @@ def _comprehension_fault(
     return _first(results, names, inner)
 
 
-def _dotted(node: ast.Attribute, bound: frozenset[str]) -> str | None:
+def _dotted(node: ast.Attribute, names: Names, bound: frozenset[str]) -> str | None:
     """``"torch.cuda.is_available"`` where names lead from a module to it; None where it starts at a value."""
-    value = node.value
-    if isinstance(value, ast.Attribute):
-        start = _dotted(value, bound)
-        return None if start is None else f"{start}.{node.attr}"
-    if isinstance(value, ast.Name) and value.id not in bound:
-        return f"{value.id}.{node.attr}"
-    return None
+    match node.value:
+        case ast.Attribute() as value:
+            start = _dotted(value, names, bound)
+        case ast.Name(id=name):
+            start = None if name in bound else name
+        case ast.Subscript(value=ast.Name(id="__local_refs"), slice=ast.Constant(value="scripts")):
+            start = names.package
+        case _:
+            start = None
+    return None if start is None else f"{start}.{node.attr}"
 
 
 def is_import_id(reference: str) -> bool:

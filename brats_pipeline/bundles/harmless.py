@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.bundles.installed import list_bundles
-
-OWN_PACKAGES = ("brats_pipeline", "networks", "transforms")
+from brats_pipeline.bundles.vendoring import OWN as OWN_PACKAGES
+from brats_pipeline.bundles.vendoring import home_of
 
 BUILTINS = frozenset(
     [
@@ -146,7 +146,7 @@ def _own_names() -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
         for path in Path(bundle / "configs").rglob("*.yaml"):
             for key, text in texts(yaml.safe_load(path.read_text(encoding="utf-8"))):
                 if key == "_target_" and text.partition(".")[0] in OWN_PACKAGES:
-                    targets.add(text)
+                    targets |= {text, home_of(text)}
                 if text.startswith("$import "):
                     modules.add(text.removeprefix("$import "))
                 elif text.startswith("$"):

@@ -25,6 +25,8 @@ MAX_NODES = 200_000
 MAX_DEPTH = 100
 MAX_TEXT_BYTES = 50_000_000
 SHOWN = 120
+SCRIPTS_ITEMS = {"scripts::_target_": "importlib.import_module", "scripts::name": ""}
+"""How a bundle imports its own package, whose name belongs in the empty place."""
 
 LOGGING_CLASSES = {"handler": ("StreamHandler", "logging.StreamHandler"), "formatter": ("logging.Formatter",)}
 LOGGING_ARGUMENTS = {"args": ("()", "(sys.stdout,)", "(sys.stderr,)"), "kwargs": ("{}",)}
@@ -140,9 +142,12 @@ def lint_configuration(name: str, content: Any, names: Names) -> Iterator[Findin
         if reason is not None:
             yield Finding(name, place, reason)
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        stack += [
-            (f"{place}::{child}" if place else str(child), _last(child), inner, depth + 1) for child, inner in children
-        ][::-1]
+        stack += [(_id(place, child), _last(child), inner, depth + 1) for child, inner in children][::-1]
+
+
+def _id(place: str, key: Any) -> str:
+    plain = "::".join(part.lstrip("+") for part in str(key).replace("#", "::").split("::"))
+    return f"{place}::{plain}" if place else plain
 
 
 def _last(key: Any) -> str:
@@ -152,6 +157,9 @@ def _last(key: Any) -> str:
 
 def _reason(place: str, key: str, value: Any, names: Names, *, runs: bool) -> str | None:
     """Why one value is not harmless; None where it is."""
+    if names.package is not None and place in SCRIPTS_ITEMS:
+        wanted = SCRIPTS_ITEMS[place] or names.package
+        return None if value == wanted else f"is {_shown(value)}, where only {wanted!r} is known to be harmless"
     if key == "_target_":
         if not isinstance(value, str) or value[:1] in ("$", "@", "%"):
             return f"makes what is not known before it runs: {_shown(value)}"
@@ -160,12 +168,12 @@ def _reason(place: str, key: str, value: Any, names: Names, *, runs: bool) -> st
         return f"is {_shown(value)}: `debug` opens Python's debugger"
     if key == "_debug_":
         return "opens Python's debugger"
-    if place in ("bundle_root", "+bundle_root") and value != "." and names.package is not None:
+    if place == "bundle_root" and value != "." and names.package is not None:
         return f"is {_shown(value)}, from where Python would import; it must be '.'"
     if not isinstance(value, str):
         return None
     if value.startswith("$"):
-        listed = re.fullmatch(r"\+?imports::\d+", place) is not None
+        listed = re.fullmatch(r"imports::\d+", place) is not None
         imports = listed and re.match(r"\s*(import|from)\b", value[1:])
         fault = problem_of_import(value[1:], names) if imports else problem_of(value[1:], names)
         return None if fault is None else f"{fault}: {_shown(value)}"

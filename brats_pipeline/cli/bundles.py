@@ -1,4 +1,4 @@
-"""`bundle list`, `info`, `path`, `import` and `verify`: bundles on disk."""
+"""`bundle list`, `info`, `path`, `import`, `export` and `verify`: bundles on disk."""
 
 from __future__ import annotations
 
@@ -58,6 +58,28 @@ def bundle_import(
     if not imported.hashed:
         complain("trusted: it came without SHA256SUMS; whether anything was lost or changed cannot be told")
     say(f"bundle: {imported.path}")
+    return 0
+
+
+def bundle_export(
+    run: Annotated[Path, typer.Argument(help="Name or folder of a run or bundle with weights.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder, or new file that ends in .zip.")],
+    torchscript: Annotated[bool, typer.Option("--torchscript", help="Also models/model.ts.")] = False,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also models/model.onnx.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Also models/model.xml and .bin.")] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Evaluation of these weights, for the model card.")
+    ] = None,
+) -> int:
+    """Write a run as a bundle that runs without this program: settings, weights, modules, model card, sums."""
+    from brats_pipeline.inference.packing import export_run
+
+    exported = export_run(run, out, torchscript=torchscript, onnx=onnx, openvino=openvino, report=report)
+    for sentence in exported.notes:
+        say(sentence)
+    if exported.measured is None:
+        complain("the model card says that nothing was measured; --report gives it figures")
+    say(f"bundle: {exported.path} ({exported.files} files, {exported.size_bytes / 1e6:.1f} MB)")
     return 0
 
 

@@ -10,7 +10,14 @@ from typing import Annotated
 import typer
 
 from brats_pipeline import require_own_packages
-from brats_pipeline.cli.bundles import bundle_import, bundle_info, bundle_list, bundle_path_command, bundle_verify
+from brats_pipeline.cli.bundles import (
+    bundle_export,
+    bundle_import,
+    bundle_info,
+    bundle_list,
+    bundle_path_command,
+    bundle_verify,
+)
 from brats_pipeline.cli.cohorts import inspect_command, phantom_command, split_command
 from brats_pipeline.cli.evaluate import evaluate_command, report_verify
 from brats_pipeline.cli.prepare import prepare_command
@@ -57,6 +64,7 @@ bundle_app.command("info")(bundle_info)
 bundle_app.command("path")(bundle_path_command)
 bundle_app.command("verify")(bundle_verify)
 bundle_app.command("import")(bundle_import)
+bundle_app.command("export")(bundle_export)
 app.add_typer(report_app, name="report")
 report_app.command("verify")(report_verify)
 
