@@ -112,9 +112,18 @@ def save(image: sitk.Image, path: Path) -> Path:
     return path
 
 
+MOVES = {
+    "t1": (motion((3, 0, -4), (4, 2, -3)), (3.0, 3.0, 4.0)),
+    "t2": (motion((-6, 4, 5), (5, -8, 6)), (2.6, 2.6, 5.0)),
+    "flair": (motion((2, -7, 3), (-6, 3, 4)), (3.0, 3.0, 4.5)),
+}
+"""How the head moved before each scan of :func:`exam`, and the scan's voxels."""
+
+
 class Scanner:
     """What tests need of this file."""
 
+    moves = MOVES
     draw_head, motion, rescan, save = map(staticmethod, (draw_head, motion, rescan, save))
 
 
@@ -133,12 +142,7 @@ def exam(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exam of four modalities, T1c where the head was drawn, the others moved; must not be changed."""
     folder = tmp_path_factory.mktemp("exams") / "exam 7"
     save(head.scans["t1c"], folder / "t1c.nii.gz")
-    moves = {
-        "t1": (motion((3, 0, -4), (4, 2, -3)), (3.0, 3.0, 4.0)),
-        "t2": (motion((-6, 4, 5), (5, -8, 6)), (2.6, 2.6, 5.0)),
-        "flair": (motion((2, -7, 3), (-6, 3, 4)), (3.0, 3.0, 4.5)),
-    }
-    for modality, (moved, spacing) in moves.items():
+    for modality, (moved, spacing) in MOVES.items():
         save(rescan(head.scans[modality], moved, spacing=spacing), folder / f"{modality}.nii.gz")
     return folder
 
