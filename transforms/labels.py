@@ -79,6 +79,10 @@ CONVENTIONS: Mapping[str, Convention] = {
 }
 
 
+USUAL = ("brats2023", "lgg", "men-rt")
+"""For each set of regions the convention of today."""
+
+
 def convention(name: str) -> Convention:
     """Look a convention up by name.
 
@@ -89,6 +93,18 @@ def convention(name: str) -> Convention:
         return CONVENTIONS[name]
     except KeyError:
         raise ValueError(f"unknown label convention {name!r}; known: {', '.join(CONVENTIONS)}") from None
+
+
+def usual_convention(regions: Sequence[str]) -> str:
+    """The convention in which these regions are written for a caller who names none.
+
+    Raises:
+        ValueError: no convention has just these regions.
+    """
+    for name in USUAL:
+        if set(CONVENTIONS[name].regions) == set(regions):
+            return name
+    raise ValueError(f"no label convention has the regions {', '.join(regions)}; name the convention of each case")
 
 
 def misfit(name: str, regions: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -25,7 +26,7 @@ from monai.utils.misc import ImageMetaKey
 from brats_pipeline.errors import PipelineError
 from transforms.contrast import has_contrast, image_defects
 from transforms.labels import MODALITIES
-from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, voxels
+from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, strip_suffix, voxels
 
 Paths = Sequence[str | PathLike[str]] | str | PathLike[str]
 
@@ -106,7 +107,8 @@ class LoadCased(MapTransform):
     One more entry comes with the image: ``present``, a float tensor ``(C,)`` with 1 for a modality that the case has.
 
     Args:
-        keys: ``image`` (one path per modality, or that of a 4D file) and, where there is one, ``label``.
+        keys: ``image`` (one path per modality, or that of a 4D file) and, where there is one, ``label``. A lone path in
+            no list, as MONAI Label gives it, is a 4D file with the modalities in this order, and names the case.
         modalities: channels to make, in this order. A case lists what it has under ``modalities`` (by default just
             these), a 4D file the channel of each under ``channels``.
         image_key: this key holds the images.
@@ -137,6 +139,7 @@ class LoadCased(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace the paths under each key by a tensor ``(C, x, y, z)``: uint8 and int16 stay, others are float32."""
+        data = self._spelled_out(data)
         loaded = dict(data)
         held = self._held(data)
         grids: dict[str, tuple[tuple[int, ...], npt.NDArray[Any]]] = {}
@@ -164,6 +167,14 @@ class LoadCased(MapTransform):
                 filled[loaded["present"].bool()] = image.as_tensor()
                 loaded[self.image_key] = MetaTensor(filled, meta=image.meta)
         return loaded
+
+    def _spelled_out(self, data: Mapping[Hashable, Any]) -> Mapping[Hashable, Any]:
+        """The same case with what a caller without a datalist leaves out."""
+        lone = data.get(self.image_key)
+        if not isinstance(lone, str | PathLike):
+            return data
+        channels = {name: channel for channel, name in enumerate(self.modalities)}
+        return {"channels": channels, "case_id": strip_suffix(Path(lone).name), **data}
 
     def _held(self, data: Mapping[Hashable, Any]) -> list[str]:
         """The wanted modalities that the case has, in their order."""

@@ -12,7 +12,7 @@ from monai.transforms import MapTransform
 from torch import Tensor
 
 from brats_pipeline.errors import PipelineError
-from transforms.labels import REGIONS, Convention, convention, misfit
+from transforms.labels import REGIONS, Convention, convention, misfit, usual_convention
 
 
 def to_regions(labels: Tensor, rule: Convention, regions: Sequence[str] = REGIONS) -> Tensor:
@@ -116,7 +116,7 @@ class RegionsToLabelsd(MapTransform):
 
     Args:
         keys: the region masks.
-        convention_key: where the case names the label convention to write.
+        convention_key: where the case names the label convention to write; :func:`usual_convention` where it does not.
         regions: the region of each channel.
 
     Raises:
@@ -138,9 +138,10 @@ class RegionsToLabelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            if refusal := misfit(result[self.convention_key], self.regions):
+            name = result.get(self.convention_key) or usual_convention(self.regions)
+            if refusal := misfit(name, self.regions):
                 raise PipelineError(refusal)
             masks = result[key]
-            labels = to_labels(masks, convention(result[self.convention_key]), self.regions)
+            labels = to_labels(masks, convention(name), self.regions)
             result[key] = MetaTensor(labels, meta=masks.meta) if isinstance(masks, MetaTensor) else labels
         return result
