@@ -26,6 +26,8 @@ REQUIRED = ("nibabel", "pytorch-ignite", "PyYAML", "fire")
 BY_LOADER = {"transforms.slice_stack.LoadSlicesd": ("Pillow",)}
 """Component to what it cannot do without."""
 REGION_NAMES = {"TC": "Tumour core", "WT": "Whole tumour", "ET": "Enhancing tumour"}
+BY_SETTING = dict.fromkeys(("fill_holes", "smallest_component", "keep_largest"), "connected-components-3d")
+"""Setting to what it cannot do without, unless it is off for every region."""
 MODALITY_NAMES = {"t1c": "T1c", "t1": "T1", "t2": "T2", "flair": "FLAIR"}
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -172,6 +174,7 @@ def _metadata(
     metadata = read_metadata(source)
     versions = {name: _version(name) for name in ("monai", "torch", "numpy")}
     required = [*REQUIRED, *(name for target, names in BY_LOADER.items() if _names(content, target) for name in names)]
+    required += sorted({name for key, name in BY_SETTING.items() if _is_on(content.get(key))})
     optional = [name for name in packages_used(modules) if name not in required]
     formats = json.loads(json.dumps(metadata["network_data_format"]))
     _tell_channels(formats["inputs"]["image"], _input_channels(content))
@@ -184,8 +187,10 @@ def _metadata(
         "monai_version": versions["monai"],
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
+        # Tools of either schema read one of the two names, and MONAI takes the older one where both are there.
         "required_packages_version": {name: _version(name) for name in required},
-        "optional_packages_version": {name: _version(name) for name in optional if _installed(name)},
+        "optional_packages_version": {name: _version(name) for name in required},
+        "suggested_packages_version": {name: _version(name) for name in optional if _installed(name)},
         "eval_metrics": {} if measured is None else measured.eval_metrics,
         "network_data_format": formats,
     }
@@ -203,6 +208,10 @@ def _input_channels(content: Mapping[str, Any]) -> list[str]:
 def _tell_channels(told: dict[str, Any], names: Sequence[str]) -> None:
     told["num_channels"] = len(names)
     told["channel_def"] = {str(index): name for index, name in enumerate(names)}
+
+
+def _is_on(setting: Any) -> bool:
+    return any(setting) if isinstance(setting, list) else bool(setting)
 
 
 def _names(content: Any, target: str) -> bool:

@@ -97,7 +97,7 @@ def _refuse(source: Path, findings: list[Finding], *, hashed: bool, trust: bool)
     final = [finding for finding in findings if finding.final]
     if not final and (trust or (hashed and not findings)):
         return
-    reasons = [str(finding) for finding in final or findings]
+    reasons = _gathered(final or findings)
     if not final and not hashed:
         reasons.append("there is no SHA256SUMS: whether anything was lost or changed on the way cannot be told")
     shown = "".join(f"\n  {reason}" for reason in reasons[:LISTED])
@@ -108,3 +108,16 @@ def _refuse(source: Path, findings: list[Finding], *, hashed: bool, trust: bool)
         else "Read these places; if you know who made the bundle and what they do, give --trust. Nothing was executed."
     )
     raise PipelineError(f"{source} is refused:{shown}{f'{chr(10)}  and {more} more' if more > 0 else ''}\n{advice}")
+
+
+def _gathered(findings: list[Finding]) -> list[str]:
+    """Each finding in words; of many files of one folder that are found for one reason, the first."""
+    together: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        folder, inside, _ = finding.file.partition("/")
+        group = (folder if inside and not finding.place else f"{finding.file} {finding.place}", finding.reason)
+        together.setdefault(group, []).append(finding)
+    return [
+        f"{group[0].file} and {len(group) - 1} more below {folder}/: {reason}" if len(group) > 1 else str(group[0])
+        for (folder, reason), group in together.items()
+    ]

@@ -88,11 +88,11 @@ def write_engine(run: Path, bundle: Path, *, engine: str) -> str:
         channels = int(read_metadata(bundle)["network_data_format"]["inputs"]["image"]["num_channels"])
         spatial = [2 * max(stride_of(network), 8)] * _dims(network)
         _write(network, path, engine, (1, channels, *spatial), read_metadata(bundle))
-        opened = EngineNetwork(path, engine, stride_of(network))
+        opened = EngineNetwork(path, engine, network)
         image = torch.randn((1, channels, *spatial), generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            expected = network(image)
-        apart = float((opened(image) - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
+            expected, found = network(image), opened(image)
+        apart = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
         _segment(run, work, engine, opened)
         differing, marked, all_voxels = _compare(work / "torch", work / engine)
     if apart > MAX_DIFFERENCE or differing > MAX_SHARE * all_voxels:
@@ -113,12 +113,13 @@ class EngineNetwork(nn.Module):
     Args:
         path: of the file.
         engine: a key of :data:`ENGINES`.
-        stride: the number that every side of an input must be a multiple of.
+        network: in torch, which tells the size of its inputs and the memory that it takes.
     """
 
-    def __init__(self, path: Path, engine: str, stride: int) -> None:
+    def __init__(self, path: Path, engine: str, network: nn.Module) -> None:
         super().__init__()
-        self.stride = stride
+        self.followed = network
+        self.stride = stride_of(network)
         self._run = _OPENERS[engine](path)
 
     def forward(self, image: Tensor) -> Tensor:
