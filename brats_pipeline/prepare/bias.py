@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from brats_pipeline.prepare.heads import coarser, head_mask, one_thread
 
 SIDE_MM = 4.0
-STEPS = (30, 30, 20)
+STEPS = (50, 50, 50, 50)
 
 
 def without_bias(image: sitk.Image) -> sitk.Image:
