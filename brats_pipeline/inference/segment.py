@@ -158,7 +158,8 @@ def segment(
         for item in items:
             stale = [] if save_probabilities else [probability_file(out, item["case_id"])]
             for path in stale if uncertainty else [*stale, *uncertainty_files(out, item["case_id"])]:
-                path.unlink(missing_ok=True)
+                if path.is_file():
+                    path.unlink()
         record([str(item["case_id"]) for item in items])
 
     try:

@@ -200,6 +200,7 @@ def test_segment_reports_to_machines(command: Command, cohort: Path, run: Path, 
         "skipped": [],
         "failed": {},
         "notes": {},
+        "missing": {},
     }
     assert json.loads(second.out)["skipped"] == [case.name]
 
