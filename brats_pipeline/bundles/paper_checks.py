@@ -78,6 +78,12 @@ def check_versions(subject: Subject) -> Iterator[str]:
     for name, pin in _pins(metadata):
         if not isinstance(pin, str) or not VERSION.fullmatch(pin):
             yield f"metadata.json: {name} is {pin!r}; one exact version is needed, since it is installed with =="
+    required, optional = (metadata.get(f"{kind}_packages_version") for kind in ("required", "optional"))
+    if required is not None and optional is not None and required != optional:
+        yield (
+            "metadata.json: optional_packages_version replaces required_packages_version once MONAI reads it; "
+            "make them equal, or leave it out"
+        )
     listing = subject.root.parent / "model_info.json"
     if listing.is_file():
         known = json.loads(listing.read_text(encoding="utf-8"))

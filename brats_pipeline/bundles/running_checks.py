@@ -13,7 +13,8 @@ from brats_pipeline.bundles.workflow import holds
 from brats_pipeline.errors import root_cause
 from brats_pipeline.phantom import LAYOUTS, write_cohort
 
-WORKFLOWS = {"train": "train", "inference": "infer"}
+WORKFLOWS = {("train",): "train", ("train", "evaluate"): "train", ("inference",): "infer"}
+"""Configurations, later ones laid over earlier ones, to the kind of workflow that MONAI knows them as."""
 PHANTOM_SHAPE = (36, 40, 32)
 PHANTOM_SPACING_MM = 5.0
 SLICES_SHAPE = (32, 32, 12)
@@ -112,13 +113,13 @@ def check_workflows(subject: Subject) -> Iterator[str]:
     if layout == "lgg":  # slices carry no voxel size
         size = {"shape": SLICES_SHAPE}
     write_cohort(data, layout=layout, cases=3, **size)
-    for name, kind in WORKFLOWS.items():
-        path = subject.config(name)
-        if path is not None:
-            yield from (f"{path.name}: {sentence}" for sentence in _properties(subject, path, kind, data))
+    for names, kind in WORKFLOWS.items():
+        paths = [path for path in map(subject.config, names) if path is not None]
+        if len(paths) == len(names):
+            yield from (f"{paths[-1].name}: {sentence}" for sentence in _properties(subject, paths, kind, data))
 
 
-def _properties(subject: Subject, path: Path, kind: str, data: Path) -> Iterator[str]:
+def _properties(subject: Subject, paths: Sequence[Path], kind: str, data: Path) -> Iterator[str]:
     from monai.bundle import ConfigParser, ConfigWorkflow
 
     settings: dict[str, Any] = {
@@ -131,10 +132,12 @@ def _properties(subject: Subject, path: Path, kind: str, data: Path) -> Iterator
         "resume": False,
         "encoder_weights": None,
     }
+    files = list(map(str, paths))
     parser = ConfigParser()
-    parser.read_config(str(path))
+    parser.read_config(files)
     workflow = ConfigWorkflow(
-        config_file=str(path),
+        config_file=files,
+        meta_file=str(subject.copy / "configs" / "metadata.json"),
         logging_file=False,
         workflow_type=kind,
         bundle_root=str(subject.copy),

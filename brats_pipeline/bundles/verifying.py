@@ -78,7 +78,7 @@ def verify_bundle(bundle: str | Path, *, weights: bool = False) -> Verification:
                 sentences += check(subject)
             except Exception as error:
                 sentences.append(f"could not be done: {in_words(error)}")
-    found.notes += other_versions(subject.metadata)
+    found.notes += dict.fromkeys(other_versions(subject.metadata))
     return found
 
 

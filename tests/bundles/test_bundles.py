@@ -71,6 +71,15 @@ def test_metadata_names_a_schema_that_monai_accepts(bundle: Path, tmp_path: Path
 
 
 @every
+@pytest.mark.filterwarnings("ignore:Detected deprecated name")
+def test_monai_finds_the_pins_of_every_package(bundle: Path) -> None:
+    parser = ConfigParser()
+    parser.read_meta(str(bundle / "configs" / "metadata.json"))  # takes the optional for the required packages
+    assert parser["_meta_::required_packages_version"] == metadata(bundle)["required_packages_version"]
+    assert "brats-pipeline" in metadata(bundle)["required_packages_version"]
+
+
+@every
 def test_metadata_describes_channels_as_the_code_orders_them(bundle: Path) -> None:
     data_format = metadata(bundle)["network_data_format"]
     inputs, outputs = data_format["inputs"]["image"], data_format["outputs"]["pred"]

@@ -128,6 +128,7 @@ def test_a_bundle_with_weights_holds_without_a_note_and_none_of_its_files_change
         ("versions", changed_metadata(version="one"), "three numbers"),
         ("versions", changed_metadata(monai_version=">=1.6"), "monai_version is '>=1.6'; one exact version"),
         ("versions", changed_metadata(required_packages_version__nibabel="latest"), "nibabel is 'latest'"),
+        ("versions", changed_metadata(optional_packages_version={}), "optional_packages_version replaces"),
         ("schemas", changed_metadata(authors=3), "metadata.json, authors: 3 is not of type 'string'"),
         ("schemas", changed_metadata(schema="https://example.org/mine.json"), "it must end in meta_schema_2022"),
         ("shared ids", changed_yaml("train.yaml", regions=["TC"]), "train and inference differ in regions"),
@@ -176,6 +177,13 @@ def test_a_property_that_cannot_be_made_or_is_not_referred_to_is_named(bundle: P
     said = findings(bundle, "workflows")
     assert "train.yaml: MONAI misses the property train_handlers" in said
     assert [one for one in said if one.startswith("inference.yaml: ") and "no_such_argument" in one]
+
+
+def test_an_overlay_is_checked_on_what_it_lies_over(bundle: Path) -> None:
+    with_weights(bundle)
+    path = bundle / "configs" / "evaluate.yaml"
+    path.write_text(path.read_text().replace("inferer: '@validate::inferer'", "inferer: '@averaging'"))
+    assert findings(bundle, "workflows") == ["evaluate.yaml: MONAI misses the property val_inferer"]
 
 
 def test_a_side_is_that_of_n_and_p_one() -> None:
