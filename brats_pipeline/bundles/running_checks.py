@@ -66,6 +66,7 @@ def check_network(subject: Subject) -> Iterator[str]:
         logits = network(torch.zeros(shape))
     if tuple(logits.shape) != wanted:
         yield f"an input of the declared shape {shape} becomes {tuple(logits.shape)}; metadata.json declares {wanted}"
+        return
     if not bool(torch.isfinite(logits).all()):
         yield f"an input of zeros of the declared shape {shape} becomes NaN or infinity"
     config, metadata = subject.config("inference"), subject.copy / "configs" / "metadata.json"
