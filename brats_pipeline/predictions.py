@@ -172,9 +172,7 @@ def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArra
     if labels.ndim == 4 and labels.shape[3] == 1:
         labels = labels[..., 0]
     if labels.ndim != 3:
-        raise CaseError(
-            case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}"
-        )
+        raise CaseError(case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}")
     if labels.dtype != np.uint8:
         with np.errstate(invalid="ignore"):
             small = labels.astype(np.uint8)
