@@ -7,6 +7,7 @@ from torch import nn
 from networks.attention_unet import AttentionUNet
 from networks.deep_supervision import DeepSupervision
 from networks.deeplabv3plus import DeepLabV3Plus
+from networks.downscaled import Downscaled
 from networks.imagenet import load_imagenet
 from networks.pspnet import PSPNet
 from networks.residual_unet import ResidualUNet
@@ -28,6 +29,7 @@ __all__ = [
     "AttentionUNet",
     "DeepLabV3Plus",
     "DeepSupervision",
+    "Downscaled",
     "PSPNet",
     "ResidualUNet",
     "SegNet",

@@ -1,0 +1,53 @@
+"""A network at a coarser grid: what it must share with the network inside it."""
+
+import pytest
+import torch
+
+from networks import DeepSupervision, Downscaled, UNet
+
+
+def unet(spatial_dims):
+    torch.manual_seed(0)
+    return UNet(spatial_dims=spatial_dims, in_channels=2, out_channels=1, depth=2, features=8).eval()
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_an_image_of_equal_blocks_gives_the_networks_own_logits_between_the_blocks(spatial_dims):
+    network = unet(spatial_dims)
+    coarse = torch.randn(1, 2, *(8, 12, 8)[:spatial_dims])
+    image = coarse
+    for axis in range(2, 2 + spatial_dims):
+        image = image.repeat_interleave(2, dim=axis)
+    with torch.no_grad():
+        logits = Downscaled(network, factor=2)(image)
+        own = network(coarse)
+    assert logits.shape[2:] == image.shape[2:]
+    for axis in range(2, 2 + spatial_dims):  # linear interpolation: the mean of two neighbours is that of their block
+        logits = (logits.narrow(axis, 0, logits.shape[axis]).unfold(axis, 2, 2)).mean(-1)
+    inside = (slice(None), slice(None), *(slice(1, -1) for _ in range(spatial_dims)))
+    smoothed = own
+    for axis in range(2, 2 + spatial_dims):
+        before, after = smoothed.roll(1, axis), smoothed.roll(-1, axis)
+        smoothed = 0.75 * smoothed + 0.125 * (before + after)
+    torch.testing.assert_close(logits[inside], smoothed[inside])
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_the_sides_must_be_multiples_of_both_strides(spatial_dims):
+    network = Downscaled(unet(spatial_dims), factor=2)
+    assert network.stride == 8
+    with pytest.raises(ValueError, match="multiple"):
+        network(torch.zeros(1, 2, *(12, 16, 16)[:spatial_dims]))
+
+
+def test_deep_supervision_reaches_the_levels_of_the_network_inside():
+    network = DeepSupervision(Downscaled(unet(2), factor=2)).train()
+    logits = network(torch.randn(2, 2, 32, 32))
+    assert [tuple(level.shape[2:]) for level in logits] == [(32, 32), (8, 8)]
+    sum(level.sum() for level in logits).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+def test_a_factor_of_one_is_refused():
+    with pytest.raises(ValueError, match="at least 2"):
+        Downscaled(unet(2), factor=1)
