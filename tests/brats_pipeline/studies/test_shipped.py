@@ -33,7 +33,7 @@ BUDGETS = [
 def test_the_five_systems_the_strong_recipes_and_the_ablation_are_there() -> None:
     assert {
         *("brats_three_networks", "brats_slices_two_networks", "lgg_five_networks", "lgg_unet_dice_curves"),
-        *("lgg_loss_comparison", "brats_strong", "lgg_strong", "ablation"),
+        *("lgg_loss_comparison", "brats_strong", "lgg_strong", "lgg_strong_beside_buda", "ablation"),
     } == set(STUDIES)
 
 
@@ -42,7 +42,7 @@ def test_every_budget_of_every_study_fits_its_bundle(name: str, budget: str) -> 
     plan = read_plan(name, budget)
     check_plan(plan)
     assert plan.name == name
-    assert plan.folds.validation == "next"
+    assert plan.folds.validation == ("none" if name == "lgg_strong_beside_buda" else "next")
     assert (plan.phantom is not None) == (budget == "smoke")
 
 
@@ -58,7 +58,9 @@ def test_the_cpu_budget_leaves_time_for_enough_steps(name: str) -> None:
     plan = read_plan(name, "cpu")
     for arm in plan.arms:
         settings = {**configuration(bundle_path(arm.bundle)), **arm.settings}
-        voxels = settings["batch_size"] * math.prod(settings["patch_size"])
+        dims = len(settings["patch_size"])
+        coarser = settings["network_def"].get("factor", 1) ** dims  # voxels of the patch to one that the network sees
+        voxels = settings["batch_size"] * math.prod(settings["patch_size"]) / coarser
         assert plan.minutes is not None
         assert plan.minutes * 60 * VOXELS_PER_SECOND[len(settings["patch_size"])] / voxels >= 1500, arm.name
         epoch_s = settings["patches_per_epoch"] * math.prod(settings["patch_size"])
