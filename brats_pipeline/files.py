@@ -16,6 +16,22 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as DICOM does: ``DICM`` after 128 bytes, or, in old files without it, a tag of group 8.
+
+    What cannot be read, and what is no plain file, is none.
+    """
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as file:
+            head = file.read(132)
+    except OSError:
+        return False
+    old = head[:2] == b"\x08\x00" and len(head) == 132 and head[4:6].isalpha() and head[4:6].isupper()
+    return head[128:] == b"DICM" or old
+
+
 def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file under a temporary name beside it, then rename, so that no reader ever sees half of it.
 
