@@ -34,7 +34,7 @@ def run_by(
     network: nn.Module,
     *,
     compile: bool | str = False,
-    channels_last: bool = False,
+    channels_last: bool | str = "auto",
     cache_dir: str | Path | None = None,
 ) -> nn.Module:
     """A network to be run by a backend; made to be named in a bundle's YAML.
@@ -45,7 +45,8 @@ def run_by(
         network: whose weights may still change until the first call; an ensemble is taken member by member.
         compile: torch only: ``true`` for ``torch.compile``, or one of its modes by name; ``reduce-overhead`` makes CUDA
             graphs.
-        channels_last: torch only: keep weights and features with the channels last.
+        channels_last: torch only: keep weights and features with the channels last; ``auto`` does where a CPU computes
+            in bfloat16, which takes half the time then (benchmarks/results/inference.md).
         cache_dir: folder of exported networks; by default they are exported for every process.
 
     Returns:
@@ -57,7 +58,9 @@ def run_by(
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend is {backend!r}; known: {', '.join(BACKENDS)}")
-    if backend != "torch" and (compile or channels_last):
+    if channels_last not in (True, False, "auto"):
+        raise ValueError(f"channels_last is {channels_last!r}; known: auto, true, false")
+    if backend != "torch" and (compile or channels_last is True):
         raise ValueError(f"compile and channels_last are torch's; leave them out with backend {backend}")
     members = getattr(network, "members", None)
     if isinstance(members, nn.ModuleList):
@@ -107,7 +110,7 @@ class TorchNetwork(nn.Module):
         channels_last: see there.
     """
 
-    def __init__(self, network: nn.Module, *, compile: bool | str, channels_last: bool) -> None:
+    def __init__(self, network: nn.Module, *, compile: bool | str, channels_last: bool | str) -> None:
         super().__init__()
         self.followed = network
         self.stride = stride_of(network)
@@ -118,7 +121,7 @@ class TorchNetwork(nn.Module):
         self._callable: list[Any] = [torch.compile(network, mode=mode) if compile else network]
 
     def forward(self, image: Tensor) -> Any:
-        if self.channels_last:
+        if self.channels_last is True or (self.channels_last == "auto" and _halves_on_a_cpu(image)):
             layout = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
             self.followed.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs want more
             image = image.contiguous(memory_format=layout)
@@ -127,6 +130,11 @@ class TorchNetwork(nn.Module):
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         logits = self._callable[0](image)
         return [one.clone() for one in logits] if isinstance(logits, list) else logits.clone()  # the graph writes again
+
+
+def _halves_on_a_cpu(image: Tensor) -> bool:
+    """Whether a CPU computes in half precision: its kernels have the channels last, and turn all else round."""
+    return image.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class OnnxNetwork(nn.Module):

@@ -182,7 +182,19 @@ def test_an_ensemble_is_run_member_by_member(cache: Path) -> None:
 
 def test_torch_alone_is_the_network_itself() -> None:
     network = Small()
-    assert run_by("torch", network) is network
+    assert run_by("torch", network, channels_last=False) is network
+
+
+@pytest.mark.parametrize(("half", "last"), [(True, True), (False, False)])
+@torch.no_grad()
+def test_by_default_the_channels_are_last_where_a_cpu_computes_in_half_precision(half: bool, last: bool) -> None:
+    network, windows = Small().eval(), image(1, IN_CHANNELS, 8, 8, 8)
+    seen = []
+    network.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        run_by("torch", network)(windows)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last_3d) == last
+    assert seen[0].is_contiguous() != last
 
 
 @torch.no_grad()
@@ -235,6 +247,8 @@ def test_cuda_graphs_give_every_window_an_answer_of_its_own() -> None:
 def test_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="backend is 'caffe'; known: torch, onnxruntime, openvino, tensorrt"):
         run_by("caffe", Small())
+    with pytest.raises(ValueError, match="channels_last is 'yes'; known: auto, true, false"):
+        run_by("torch", Small(), channels_last="yes")
     with pytest.raises(ValueError, match="compile and channels_last are torch's"):
         run_by("onnxruntime", Small(), compile=True)
     if not torch.cuda.is_available():
