@@ -13,8 +13,9 @@ import numpy.typing as npt
 from brats_pipeline.cases import Case
 from brats_pipeline.cases.stacks import is_slice_name, is_stack
 from brats_pipeline.errors import CaseError, PipelineError
-from transforms.nifti import is_nifti_name, read_nifti, strip_suffix, voxels
+from transforms.nifti import is_nifti_name, strip_suffix, voxels
 from transforms.probabilities import SUFFIX
+from transforms.scans import read_scan
 from transforms.slices import read_mask
 
 Labels = npt.NDArray[np.uint8]
@@ -165,7 +166,7 @@ def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArra
         CaseError: the file cannot be read, has not three axes, or holds values that are no labels.
     """
     try:
-        image = read_nifti(path)
+        image = read_scan(path)
         labels = voxels(image)
     except PipelineError as error:
         raise CaseError(case_id, f"the {side} cannot be used: {error}") from error

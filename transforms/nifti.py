@@ -1,8 +1,8 @@
 """NIfTI files in and out: fast gzip, strict checks, atomic writes. No torch.
 
 Reading decompresses with ISA-L (:mod:`isal`), which releases the interpreter lock, so that the files of a case decode
-in threads; where it is not installed, with Python's own gzip. Writing keeps the header of the file that a label map
-belongs to.
+in threads; where it is not installed, with Python's own gzip (:mod:`transforms.decoding`). Writing keeps the header of
+the file that a label map belongs to.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -18,13 +18,17 @@ import numpy.typing as npt
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
+from transforms.decoding import GZIP, Body, Stream, opened, read_values
+from transforms.world import MOST_BYTES
 
 try:
     from isal import igzip
 except ImportError:  # the same functions, slower
     import gzip as igzip  # type: ignore[no-redef]
 
-SUFFIXES = (".nii.gz", ".nii")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".nrrd")
+"""Of the files that hold a volume, see :mod:`transforms.scans`."""
 GRID_TOLERANCE = 0.1
 """Two grids are one when no corner voxel lies further apart than this share of the smallest voxel side."""
 STRAIGHT = 1e-4
@@ -32,7 +36,7 @@ STRAIGHT = 1e-4
 
 
 def strip_suffix(name: str) -> str:
-    """File name without ``.nii`` or ``.nii.gz``, in any case: ``"A-t1c.NII.GZ"`` to ``"A-t1c"``."""
+    """File name without the suffix of a volume, in any case: ``"A-t1c.NII.GZ"`` to ``"A-t1c"``."""
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return name[: -len(suffix)]
@@ -41,50 +45,36 @@ def strip_suffix(name: str) -> str:
 
 def is_nifti_name(name: str) -> bool:
     """Whether the name ends as a NIfTI file does, in any case."""
+    return name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def is_volume_name(name: str) -> bool:
+    """Whether the name ends as a file does that holds a volume: NIfTI, ``.mha`` or ``.nrrd``, in any case."""
     return name.lower().endswith(SUFFIXES)
 
 
-def read_nifti(path: str | os.PathLike[str]) -> nib.Nifti1Image:
-    """Read a whole NIfTI-1 or NIfTI-2 file into memory.
+def read_nifti(path: str | os.PathLike[str], *, narrow: bool = False) -> nib.Nifti1Image:
+    """Read a whole NIfTI-1 or NIfTI-2 file into memory, where its voxels lie once.
+
+    Axes of one voxel behind the third are left out. A slope of 0, or one that is no number, scales nothing.
 
     Args:
-        path: ``.nii`` or ``.nii.gz``.
+        path: ``.nii`` or ``.nii.gz``; the content says whether it is compressed, not the name.
+        narrow: values that take 8 bytes, and scaled ones, as float32.
 
     Returns:
-        The image; ``numpy.asanyarray(image.dataobj)`` gives its voxels.
+        The image; :func:`voxels` gives its values.
 
     Raises:
-        PipelineError: the file is missing, empty, truncated, or no NIfTI file; the message says which.
+        PipelineError: the file is missing, empty, truncated, longer than its header promises, too large for memory, or
+            no NIfTI file with one real number per voxel; the message says which.
     """
     path = Path(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
-        raise PipelineError(f"{path}: cannot be read ({reason}); check the path and its rights") from error
-    if not content:
-        raise PipelineError(f"{path}: the file is empty; copy or download it again")
-    if content[:2] == b"\x1f\x8b":
-        try:
-            content = igzip.decompress(content)
-        except Exception as error:  # gzip, zlib and ISA-L each raise kinds of their own
-            raise PipelineError(
-                f"{path}: the gzip stream is truncated or damaged ({error}); copy or download the file again"
-            ) from error
-    kind = _image_class(content, path)
-    try:
-        image = kind.from_bytes(content)
-        if not image.shape or min(image.shape) < 1:
-            raise ValueError(f"shape {image.shape}")
-        proxy: Any = image.dataobj  # the header's own vox_offset is reset while reading
-        expected = int(proxy.offset) + math.prod(map(int, image.shape)) * int(proxy.dtype.itemsize)
-    except Exception as error:  # nibabel raises many kinds for a header that makes no sense
-        raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
-    if len(content) < expected:
-        raise PipelineError(
-            f"{path}: the header promises {expected} bytes, the file holds {len(content)}: truncated, copy it again"
-        )
-    return image
+    with opened(path) as file:
+        stream = _stream(file, path)
+        header, body, begun = _read_start(stream)
+        values = read_values(stream, body, begun=begun, narrow=narrow)
+    return image_of(values, header)
 
 
 def read_header(path: str | os.PathLike[str]) -> nib.Nifti1Image:
@@ -98,27 +88,84 @@ def read_header(path: str | os.PathLike[str]) -> nib.Nifti1Image:
     Raises:
         PipelineError: the file is missing or no NIfTI file.
     """
+    return peek_nifti(path)[0]
+
+
+def peek_nifti(path: str | os.PathLike[str]) -> tuple[nib.Nifti1Image, bool]:
+    """The header as of :func:`read_header`, and whether the length of the file is the one that it promises.
+
+    Of a compressed file the last four bytes are believed, which say its length unless it was packed in several parts.
+    """
     path = Path(path)
+    with opened(path) as file:
+        stream = _stream(file, path)
+        header, body, _ = _read_start(stream)
+        length, promised = stream.left, body.promised
+        if stream.packing:
+            file.seek(-4, 2)
+            length, promised = int.from_bytes(file.read(4), "little"), body.promised % 2**32
+    return image_of(np.broadcast_to(np.zeros((), body.dtype), body.shape), header), length == promised
+
+
+def _stream(file: BinaryIO, path: Path) -> Stream:
+    packed = file.read(2) == GZIP
+    file.seek(0)
+    return Stream(file, path, packing="gzip" if packed else "")
+
+
+def _read_start(stream: Stream) -> tuple[Any, Body, int]:
+    """The header at the beginning of a stream, how the voxels lie, and how many bytes were taken."""
+    path = stream.path
+    start = stream.take(8)
+    kind, length = _image_class(start, path)
+    start += stream.take(length - len(start))
+    if start[344:347] == b"ni1" or start[4:7] == b"ni2":
+        raise PipelineError(
+            f"{path}: is one half of a pair (.hdr and .img), whose voxels lie in another file; write one .nii file"
+        )
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            stream: Any = igzip.GzipFile(fileobj=file) if packed else file
-            kind = _image_class(stream.read(8), path)
-            stream.seek(0)
-            return kind.from_stream(stream)
-    except PipelineError:
-        raise
-    except Exception as error:  # nibabel and gzip raise many kinds
-        raise PipelineError(f"{path}: the NIfTI header cannot be read ({error}); copy or write it again") from error
+        header = kind.header_class(start)  # nibabel mends what it can, such as negative voxel sides
+        dtype, shape = header.get_data_dtype(), tuple(map(int, header.get_data_shape()))
+        if not shape or min(shape) < 1:
+            raise ValueError(f"shape {shape}")
+        if math.prod(shape) * dtype.itemsize > MOST_BYTES:
+            raise ValueError(f"the header promises {math.prod(shape) * dtype.itemsize} bytes, shape {shape}")
+        slope, inter = header.get_slope_inter()
+        offset = int(header.get_data_offset())
+        affine = header.get_best_affine()
+    except Exception as error:  # nibabel raises many kinds for a header that makes no sense
+        raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
+    if dtype.kind not in "iuf":
+        raise PipelineError(f"{path}: holds colours or complex numbers; a scan of one number per voxel is needed")
+    if not np.isfinite(affine).all():
+        raise PipelineError(misplaced(path, affine))
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    header.set_data_shape(shape)
+    return header, Body(shape, dtype, max(offset, length), 1.0 if slope is None else slope, inter or 0.0), length
 
 
-def _image_class(content: bytes, path: Path) -> type[nib.Nifti1Image]:
+def misplaced(path: str | os.PathLike[str], affine: npt.NDArray[Any]) -> str:
+    """What to say of a file whose affine is singular or holds no numbers."""
+    rows = np.asarray(affine)[:3].tolist()
+    return f"{path}: the affine of the header places no voxels ({rows}); write the file again"
+
+
+def image_of(values: npt.NDArray[Any], header: Any) -> nib.Nifti1Image:
+    """Voxels and the header that they came with, whose fields stay as they are but for shape and type."""
+    kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    header.set_data_shape(values.shape)
+    header.set_data_dtype(values.dtype)
+    image: nib.Nifti1Image = kind(values, header.get_best_affine(), header)
+    return image
+
+
+def _image_class(content: bytes, path: Path) -> tuple[Any, int]:
     """NIfTI-1 or NIfTI-2 by the header's own length, its first four bytes in either byte order."""
     size = content[:4]
     for kind, length in ((nib.Nifti1Image, 348), (nib.Nifti2Image, 540)):
         if size in (length.to_bytes(4, "little"), length.to_bytes(4, "big")):
-            return kind
+            return kind, length
     raise PipelineError(f"{path}: this is no NIfTI file (it starts with {content[:8]!r}); give a .nii or .nii.gz file")
 
 

@@ -12,8 +12,9 @@ from monai.transforms import MapTransform
 from monai.utils.misc import ImageMetaKey
 
 from brats_pipeline.errors import CaseError, PipelineError
-from transforms.nifti import label_image, read_header, write_nifti
+from transforms.nifti import label_image, write_nifti
 from transforms.probabilities import SUFFIX, write_probabilities
+from transforms.scans import read_scan_header
 
 
 class SaveProbabilitiesd(MapTransform):
@@ -55,7 +56,7 @@ class SaveProbabilitiesd(MapTransform):
             affine = None
             if self.like_key is not None:
                 try:
-                    like = read_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
+                    like = read_scan_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
                 except PipelineError as error:
                     raise CaseError(case_id, str(error)) from error
                 affine = like.affine
@@ -98,7 +99,7 @@ class SaveLabelMapd(MapTransform):
             case_id = str(result[self.case_id_key])
             labels = np.asarray(result[key][0].cpu(), dtype=np.uint8)
             try:
-                image = label_image(labels, read_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ]))
+                image = label_image(labels, read_scan_header(result[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ]))
             except (PipelineError, ValueError) as error:
                 raise CaseError(case_id, str(error)) from error
             path = self.output_dir / f"{case_id}.nii.gz"

@@ -7,8 +7,10 @@ as the file has them: turning a volume over costs more than decoding it, and mos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,9 @@ from monai.utils.misc import ImageMetaKey
 from brats_pipeline.errors import PipelineError
 from transforms.contrast import has_contrast, image_defects
 from transforms.labels import MODALITIES
-from transforms.nifti import describe_grid, is_nifti_name, read_nifti, same_grid, strip_suffix, voxels
+from transforms.nifti import describe_grid, is_volume_name, misplaced, same_grid, strip_suffix, voxels
+from transforms.room import check_room
+from transforms.scans import check_placed, read_scan, read_scan_header
 
 Paths = Sequence[str | PathLike[str]] | str | PathLike[str]
 
@@ -50,34 +54,38 @@ def check_same_grid(grids: Mapping[str, tuple[tuple[int, ...], npt.NDArray[Any]]
 
 
 class CaseReader(ImageReader):
-    """Read one NIfTI file (3D, or 4D with the channels last), or one per modality, into an array with channels first.
+    """Read one file (3D, or 4D with the channels last), or one per modality, into an array with channels first.
 
-    The files of a case are decoded in threads (ISA-L releases the interpreter lock) and must share one grid.
+    NIfTI, ``.mha`` and ``.nrrd`` files (:mod:`transforms.scans`). The files of a case are decoded in threads (ISA-L
+    releases the interpreter lock) and must share one grid.
     """
 
     def verify_suffix(self, filename: Paths) -> bool:
-        """Whether every name ends in ``.nii`` or ``.nii.gz``."""
-        return all(is_nifti_name(str(name)) for name in _as_list(filename))
+        """Whether every name ends in ``.nii``, ``.nii.gz``, ``.mha`` or ``.nrrd``."""
+        return all(is_volume_name(str(name)) for name in _as_list(filename))
 
     def read(self, data: Paths, **kwargs: Any) -> list[nib.Nifti1Image]:
         """Decode the files.
 
         Raises:
             PipelineError: a file cannot be read, is not three-dimensional, has no usable affine, or lies on
-                another grid.
+                another grid; or memory is too small for all of them.
         """
         paths = _as_list(data)
+        headers = list(map(read_scan_header, paths))
+        sizes = [math.prod(image.shape) * min(image.get_data_dtype().itemsize, 4) for image in headers]
+        check_room(2 * sum(sizes), f"{paths[0]}: the case")  # as decoded, and put together
         with ThreadPoolExecutor(max_workers=len(paths)) as pool:
-            images = list(pool.map(read_nifti, paths))
+            images = list(pool.map(partial(read_scan, narrow=True), paths))
         for path, image in zip(paths, images, strict=True):
             if len(image.shape) != 3 and (len(image.shape) != 4 or len(images) > 1):
                 raise PipelineError(
                     f"{path}: shape {image.shape} has {len(image.shape)} axes; give one 3D file for each modality, or "
                     "one 4D file that holds all of them"
                 )
-            if not np.isfinite(image.affine).all() or np.linalg.det(image.affine[:3, :3]) == 0:
-                rows = np.asarray(image.affine)[:3].tolist()
-                raise PipelineError(f"{path}: the affine of the header places no voxels ({rows}); write the file again")
+            if np.linalg.det(image.affine[:3, :3]) == 0:
+                raise PipelineError(misplaced(path, image.affine))
+            check_placed(path, image)
         check_same_grid({str(path): (image.shape[:3], image.affine) for path, image in zip(paths, images, strict=True)})
         return images
 

@@ -14,7 +14,7 @@ from brats_pipeline.cases.layouts import EXAMPLES, FAMILIES, patient_of
 from brats_pipeline.cases.stacks import is_slice_name, stack_cases
 from brats_pipeline.errors import PipelineError
 from transforms.labels import MODALITIES
-from transforms.nifti import is_nifti_name, strip_suffix
+from transforms.nifti import is_volume_name, strip_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,9 @@ def _scan(root: Path) -> tuple[list[tuple[Path, Case]], list[Path], list[str]]:
         for name in names:
             if folder / name in listed:
                 continue
-            if not is_nifti_name(name):
+            if not is_volume_name(name):
                 other_names.append(name)
-            elif is_nifti_name(folder.name) and folder != root:
+            elif is_volume_name(folder.name) and folder != root:
                 # Some archives unpack each file into a folder of its name: A_t1.nii/A_t1.nii, or A_t1.nii/0042.nii
                 if folder.name in nifti[folder.parent]:
                     raise PipelineError(

@@ -6,49 +6,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from isal import igzip
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from brats_pipeline.errors import PipelineError
-from transforms.nifti import describe_grid, read_nifti, same_grid
+from transforms.nifti import describe_grid, same_grid
+from transforms.scans import check_placed, peek_scan, read_scan
 
 Grid = tuple[tuple[int, ...], npt.NDArray[Any]]
 """Shape and ``(4, 4)`` affine of a file."""
-
-
-def _peek(path: Path) -> tuple[Grid, bool]:
-    """What the header says, and whether the file is as long as it promises; raises anything where it makes no sense."""
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        start = igzip.GzipFile(fileobj=file).read(540) if zipped else file.read(540)
-        length = file.seek(0, 2)
-        if zipped:  # the last four bytes of a gzip stream are its length, unless it was written in several parts
-            file.seek(-4, 2)
-            length = int.from_bytes(file.read(4), "little")
-    wide = start[:4] in ((540).to_bytes(4, "little"), (540).to_bytes(4, "big"))
-    header = nib.Nifti2Header(start) if wide else nib.Nifti1Header(start[:348])
-    shape = tuple(map(int, header.get_data_shape()))
-    promised = int(header["vox_offset"]) + int(np.prod(shape, dtype=np.int64)) * header.get_data_dtype().itemsize
-    return (shape, header.get_best_affine()), length == promised % 2**32
 
 
 def read_grid(path: Path) -> Grid:
     """Shape and affine from the first bytes of a file; the rest is read only where its length is not as promised.
 
     Raises:
-        PipelineError: the file is missing, truncated, or no NIfTI file.
+        PipelineError: the file is missing, truncated, no volume, or its voxel sides are not those of a head.
     """
-    try:
-        grid, whole = _peek(path)
-    except Exception:  # whatever is wrong with the file, the full reader says it in words
-        whole = False
-    if whole:
-        return grid
-    image = read_nifti(path)
+    image, whole = peek_scan(path)
+    if not whole:  # packed in several parts, or damaged
+        image = read_scan(path, narrow=True)
+    if has_usable_grid(image.shape[:3], image.affine):
+        check_placed(path, image)
     return image.shape, image.affine
 
 

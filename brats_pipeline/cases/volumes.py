@@ -13,7 +13,8 @@ import numpy.typing as npt
 from brats_pipeline.cases.case import Case, Source
 from brats_pipeline.cases.stacks import is_stack, twin_defect
 from brats_pipeline.errors import CaseError, PipelineError
-from transforms.nifti import read_nifti, voxels
+from transforms.nifti import voxels
+from transforms.scans import check_placed, read_scan
 from transforms.slices import ACQUIRED_FIRST, read_mask, read_slices
 
 
@@ -69,7 +70,8 @@ def _decode(source: Source, *, mask: bool) -> tuple[npt.NDArray[Any], npt.NDArra
     if is_stack(source):
         # Channels come first from the slices and last from a file, where they are the slowest axis in memory.
         return (read_mask(source.paths) if mask else np.moveaxis(read_slices(source.paths), 0, -1)), None
-    image = read_nifti(source.paths[0])
+    image = read_scan(source.paths[0], narrow=not mask)
+    check_placed(source.paths[0], image)
     return voxels(image), image.affine
 
 

@@ -23,7 +23,8 @@ from brats_pipeline.inference.doubt import region_doubt, write_case
 from brats_pipeline.inference.expected_dice import ExpectedDice, makers, read_expected_dice
 from brats_pipeline.predictions import uncertainty_files
 from transforms.labels import convention
-from transforms.nifti import read_header, write_nifti
+from transforms.nifti import write_nifti
+from transforms.scans import read_scan_header
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class SaveUncertaintyd(MapTransform):
 
     def _header(self, case_id: str, item: Mapping[Hashable, Any]) -> nib.Nifti1Image:
         try:
-            return read_header(item[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
+            return read_scan_header(item[self.like_key].meta[ImageMetaKey.FILENAME_OR_OBJ])
         except PipelineError as error:
             raise CaseError(case_id, str(error)) from error
 

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.prepare.grids import FLIP, Grid
-from transforms.nifti import read_nifti, same_grid, spacing_mm, voxels
+from transforms.nifti import same_grid, spacing_mm, voxels
+from transforms.scans import read_scan
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +28,7 @@ def read_image(path: Path) -> sitk.Image:
         PipelineError: the file cannot be read, has not three axes, holds NaN or one value only, or its header gives no
             usable voxel size and direction.
     """
-    image = read_nifti(path)
+    image = read_scan(path, narrow=True)
     return from_nifti(image, path)
 
 

@@ -232,20 +232,23 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, offset, value):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "says"),
     [
-        ("absent.nii.gz", None),
-        ("empty.nii", b""),
-        ("text.nii.gz", b"hello"),
-        ("cut.nii.gz", gzip.compress(b"\x5c" * 99)),
+        ("absent.nii.gz", None, r"cannot be read \(No such file or directory\)"),
+        ("empty.nii", b"", "the file is empty"),
+        ("text.nii.gz", b"hello", "no NIfTI file"),
+        ("cut.nii.gz", gzip.compress(b"\x5c" * 99), "no NIfTI file"),
+        ("short.nii.gz", gzip.compress(b"\x5c\x01\0\0" * 20), "the NIfTI header cannot be used"),
+        ("damaged.nii.gz", b"\x1f\x8b\x08\x00 cut", "the gzip stream is truncated or damaged"),
     ],
 )
-def test_headers_alone_are_as_strict(tmp_path, name, content):
+def test_headers_alone_are_as_strict(tmp_path, name, content, says):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(PipelineError, match=r"header cannot be read|no NIfTI file") as caught:
-        read_header(tmp_path / name)
-    assert str(caught.value).startswith(f"{tmp_path / name}: ")
+    for read in (read_header, read_nifti):
+        with pytest.raises(PipelineError, match=says) as caught:
+            read(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
 
 
 def test_another_format_is_refused(tmp_path):
