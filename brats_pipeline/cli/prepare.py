@@ -13,6 +13,9 @@ from brats_pipeline.cli.printing import DISCLAIMER, note, print_table, say
 from brats_pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from brats_pipeline.dicom.choosing import Choice
     from brats_pipeline.prepare import Prepared
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="The case's folder; its name is that of the case.")]
@@ -20,8 +23,14 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="The case's folder; its n
 
 def prepare_command(
     out: Out,
-    exam: Annotated[Path | None, typer.Argument(help="Folder of the exam's scans, told apart by their names.")] = None,
-    t1c: Annotated[Path | None, typer.Option(help="Contrast-enhanced T1, the reference.")] = None,
+    exam: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of the exam: NIfTI told apart by their names, or DICOM by its headers."),
+    ] = None,
+    t1c: Annotated[
+        Path | None,
+        typer.Option(help="Contrast-enhanced T1, the reference. Beside a DICOM exam: number of its series, or none."),
+    ] = None,
     t1: Annotated[Path | None, typer.Option(help="Native T1.")] = None,
     t2: Annotated[Path | None, typer.Option(help="T2.")] = None,
     flair: Annotated[Path | None, typer.Option(help="FLAIR.")] = None,
@@ -48,13 +57,16 @@ def prepare_command(
     from brats_pipeline.progress import case_bar
 
     files = {name: path for name, path in (("t1c", t1c), ("t1", t1), ("t2", t2), ("flair", flair)) if path is not None}
-    if bool(files) == bool(exam):
+    series = _series(exam, files) if exam is not None else None
+    if series is None and bool(files) == bool(exam):
         raise PipelineError("give either the folder of an exam, or its files by --t1c --t1 --t2 --flair")
     if brain_mask is not None and (no_brain_extraction or brain_extraction != "auto"):
         raise PipelineError("--brain-mask is itself the brain extraction; leave the other option out")
+    if series is not None and not as_json:
+        _show(series)
     with case_bar("prepare", None, quiet=quiet) as on_step, as_request():
         prepared = prepare_case(
-            files or exam or {},
+            series.chosen if series is not None else files or exam or {},
             out,
             grid=grid,
             atlas=atlas,
@@ -70,6 +82,25 @@ def prepare_command(
         )
     _tell(prepared, as_json=as_json)
     return 0
+
+
+def _series(exam: Path, named: Mapping[str, Path]) -> Choice | None:
+    """What was made of the series of a DICOM exam, and of the options; None where it is none."""
+    from brats_pipeline.dicom.choosing import choose_series
+    from brats_pipeline.dicom.finding import holds_dicom
+
+    if not holds_dicom(exam):
+        return None
+    return choose_series(exam, {modality: str(told) for modality, told in named.items()})
+
+
+def _show(choice: Choice) -> None:
+    """The series of an exam, what was chosen in capitals."""
+    from brats_pipeline.dicom.choosing import HEADER
+
+    print_table(HEADER, choice.rows())
+    if choice.aside:
+        note(f"note: set aside: {choice.aside}")
 
 
 def _tell(prepared: Prepared, *, as_json: bool) -> None:

@@ -35,6 +35,7 @@ TAGS = (
     "EchoTime",
     "RepetitionTime",
     "InversionTime",
+    "FlipAngle",
     "ScanningSequence",
     "SequenceName",
     "MRAcquisitionType",

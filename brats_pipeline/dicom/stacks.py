@@ -187,13 +187,12 @@ def _refuse_twins(slices: Sequence[Instance], along: Floats, name: str) -> None:
 def _even_step(slices: Sequence[Instance], along: Floats, name: str) -> float:
     """The one distance between neighbours, in millimetres."""
     steps = np.diff(along)
-    usual = float(np.median(steps))
+    usual = float(steps.min())
     gaps = np.rint(steps / usual)
-    wide = np.flatnonzero((gaps >= 2) & (np.abs(steps / usual - gaps) <= TOLERANCE * gaps))
-    if len(wide) and np.abs(np.delete(steps, wide) - usual).max(initial=0.0) <= TOLERANCE * usual:
-        place = int(wide[0])
+    if gaps.max() > 1 and np.abs(steps / usual - gaps).max() <= TOLERANCE:
+        place, lost = int(np.argmax(gaps > 1)), int((gaps - 1).sum())
         raise PipelineError(
-            f"{name}: {int((gaps[wide] - 1).sum())} slices are missing, the first after {slices[place].path.name} "
+            f"{name}: {lost} slice{'s are' if lost > 1 else ' is'} missing, the first after {slices[place].path.name} "
             f"({steps[place]:.4g} mm to the next, {usual:.4g} mm elsewhere); export or copy the series again"
         )
     even = float(along[-1] - along[0]) / (len(along) - 1)
@@ -218,8 +217,8 @@ def _refuse_tilt(positions: Floats, axes: Floats, *, step_mm: float, pixel_mm: f
         degrees = float(np.degrees(np.arctan2(slide, abs(way @ axes[:, 2]))))
         raise PipelineError(
             f"{name}: its slices are not stacked at right angles to their planes (gantry tilt of {degrees:.2g} "
-            f"degrees, {aside_mm:.3g} mm aside); straight stacks are needed: straighten the series, as dcm2niix does, and "
-            "give the NIfTI files by --t1c --t1 --t2 --flair"
+            f"degrees, {aside_mm:.3g} mm aside); straight stacks are needed: straighten the series, as dcm2niix does, "
+            "and give the NIfTI files by --t1c --t1 --t2 --flair"
         )
 
 

@@ -11,10 +11,15 @@ import SimpleITK as sitk
 
 from brats_pipeline.cases import find_cases
 from brats_pipeline.cases.stacks import is_stack
+from brats_pipeline.dicom.choosing import choose_series
+from brats_pipeline.dicom.finding import Series, holds_dicom
+from brats_pipeline.dicom.reading import read_only_series, read_series
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.prepare.images import read_image
 from transforms.labels import MODALITIES
 
+Scan = Path | Series
+"""Where a scan is: a file, or a DICOM series."""
 REFERENCE_ORDER = MODALITIES
 """The first of these that an exam has is its reference: T1c, else T1, T2, FLAIR."""
 
@@ -25,11 +30,11 @@ class Exam:
 
     Args:
         case_id: names the files that are made of it.
-        files: modality to its file, in the order of :data:`REFERENCE_ORDER`.
+        files: modality to its scan, in the order of :data:`REFERENCE_ORDER`.
     """
 
     case_id: str
-    files: Mapping[str, Path]
+    files: Mapping[str, Scan]
 
     @property
     def reference(self) -> str:
@@ -37,20 +42,24 @@ class Exam:
         return next(iter(self.files))
 
 
-def find_exam(given: Path | Mapping[str, Path], case_id: str) -> Exam:
-    """Say which file is which modality.
+def find_exam(given: Path | Mapping[str, Scan], case_id: str) -> Exam:
+    """Say which scan is which modality.
 
     Args:
-        given: a folder of NIfTI files whose names tell, or modality to file.
+        given: a folder of NIfTI files whose names tell, or of DICOM files whose headers tell, or modality to a file, a
+            folder with one DICOM series, or a series.
         case_id: name of the case where the names of the files do not tell it.
 
     Raises:
-        PipelineError: the folder holds no case or several, slices or 4-D files, or two files for one modality.
+        PipelineError: the folder holds no case or several, slices or 4-D files, two files for one modality, or DICOM
+            series that leave open which is which.
     """
     if isinstance(given, Mapping):
         if unknown := sorted(set(given) - set(MODALITIES)):
             raise PipelineError(f"unknown modality {', '.join(unknown)}; known are {', '.join(MODALITIES)}")
-        files = {name: Path(given[name]) for name in REFERENCE_ORDER if name in given}
+        files = {name: _scan(given[name]) for name in REFERENCE_ORDER if name in given}
+    elif holds_dicom(Path(given)):
+        files = dict(choose_series(Path(given)).chosen)
     else:
         cases = find_cases(Path(given))
         if len(cases) > 1:
@@ -70,6 +79,13 @@ def find_exam(given: Path | Mapping[str, Path], case_id: str) -> Exam:
     return Exam(case_id, files)
 
 
+def _scan(given: Scan) -> Scan:
+    """A folder stands for the one series in it."""
+    if isinstance(given, Series):
+        return given
+    return read_only_series(Path(given)) if Path(given).is_dir() else Path(given)
+
+
 def read_exam(exam: Exam) -> dict[str, sitk.Image]:
     """Read every scan of an exam.
 
@@ -77,16 +93,16 @@ def read_exam(exam: Exam) -> dict[str, sitk.Image]:
         CaseError: a scan cannot be used, or two modalities are the same scan.
     """
     images: dict[str, sitk.Image] = {}
-    for name, path in exam.files.items():
+    for name, scan in exam.files.items():
         try:
-            images[name] = read_image(path)
+            images[name] = read_series(scan) if isinstance(scan, Series) else read_image(scan)
         except PipelineError as error:
             raise CaseError(exam.case_id, f"{name}: {error}") from error
         for other in list(images)[:-1]:
             if _same_voxels(images[other], images[name]):
                 raise CaseError(
                     exam.case_id,
-                    f"{name} ({path.name}) holds the same voxels as {other} ({exam.files[other].name}); "
+                    f"{name} ({scan.name}) holds the same voxels as {other} ({exam.files[other].name}); "
                     f"give the scan that {name} is, or leave it out",
                 )
     return images

@@ -17,7 +17,7 @@ from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.prepare.bias import without_bias
 from brats_pipeline.prepare.brain import FALLBACK, BrainMask, extract_brain
-from brats_pipeline.prepare.exam import Exam, find_exam, read_exam
+from brats_pipeline.prepare.exam import Exam, Scan, find_exam, read_exam
 from brats_pipeline.prepare.grids import Grid, isotropic_grid, lps_grid
 from brats_pipeline.prepare.images import nifti_of, read_image, whole_numbers
 from brats_pipeline.prepare.keeping import RECORD, whole_folder
@@ -76,7 +76,7 @@ class _Work:
 
 
 def prepare_case(
-    exam: Path | Mapping[str, Path],
+    exam: Path | Mapping[str, Scan],
     out: Path,
     *,
     grid: str = "1mm",
@@ -94,8 +94,8 @@ def prepare_case(
     """Bring the scans of one exam to one grid, match them to its T1c, and take the brain out.
 
     Args:
-        exam: folder of NIfTI files whose names tell the modality, or modality to file. The first of T1c, T1, T2, FLAIR
-            that it has is the reference.
+        exam: folder of NIfTI files whose names tell the modality, folder of DICOM files, or modality to a file or a
+            DICOM series. The first of T1c, T1, T2, FLAIR that it has is the reference.
         out: the case's folder; its name is that of the case where the files do not tell one. Whole or absent.
         grid: ``"1mm"`` (cubes over the reference's field of view) or ``"reference"`` (its own voxels); both along the
             reference's axes in LPS order. With an atlas, its grid is used.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,9 @@ import numpy as np
 import SimpleITK as sitk
 
 import brats_pipeline
+from brats_pipeline.dicom.reading import slices_in_order
 from brats_pipeline.files import file_sha256
+from brats_pipeline.prepare.exam import Scan
 from brats_pipeline.prepare.grids import Grid
 from brats_pipeline.prepare.matching import Match
 from brats_pipeline.prepare.native import SCHEMA_VERSION
@@ -34,19 +37,36 @@ def match_record(name: str, found: Match) -> dict[str, Any]:
     }
 
 
-def header_of(path: Path, image: sitk.Image) -> str:
+def header_of(path: Scan, image: sitk.Image) -> str:
     """The NIfTI header of the reference, to the bit, as base64; one made from its grid where it is no NIfTI file."""
     header = (
         read_header(path).header
-        if is_nifti_name(path.name)
+        if isinstance(path, Path) and is_nifti_name(path.name)
         else nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), Grid.of(image).affine).header
     )
     return base64.b64encode(header.binaryblock).decode("ascii")
 
 
+def origin_of(scan: Scan) -> dict[str, Any]:
+    """Where a scan came from and a hash: of its file, or of the hashes of a series' files, first slice to last."""
+    if isinstance(scan, Path):
+        return {"path": str(scan.absolute()), "sha256": file_sha256(scan)}
+    files = slices_in_order(scan)
+    return {
+        "path": str(scan.folder.absolute()),
+        "sha256": hashlib.sha256("".join(map(file_sha256, files)).encode()).hexdigest(),
+        "dicom": {
+            "series_instance_uid": scan.uid,
+            "series_number": scan.number,
+            "description": scan.description,
+            "files": [str(path.relative_to(scan.folder)) for path in files],
+        },
+    }
+
+
 def record_of(
     case_id: str,
-    files: Mapping[str, Path],
+    files: Mapping[str, Scan],
     grids: Mapping[str, Grid],
     *,
     grid: Grid,
@@ -58,7 +78,7 @@ def record_of(
 
     Args:
         case_id: of the prepared case.
-        files: modality to its file, the reference first.
+        files: modality to its scan, the reference first.
         grids: modality to its grid as it came.
         grid: of the prepared case.
         header: of the reference, by :func:`header_of`.
@@ -76,10 +96,7 @@ def record_of(
             "python": platform.python_version(),
         },
         "settings": dict(settings),
-        "inputs": {
-            name: {"path": str(Path(path).absolute()), "sha256": file_sha256(path), "grid": grids[name].to_json()}
-            for name, path in files.items()
-        },
+        "inputs": {name: {**origin_of(scan), "grid": grids[name].to_json()} for name, scan in files.items()},
         "grid": grid.to_json(),
         "native": {"grid": grids[reference].to_json(), "header": header},
         "registration": {name: match_record(name, each) for name, each in matches.items()},
