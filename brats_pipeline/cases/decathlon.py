@@ -106,6 +106,44 @@ def decathlon_cases(folder: Path) -> list[Case] | None:
     return cases
 
 
+def listed_case(image: Path) -> Case | None:
+    """The case whose 4-D file this is, by the dataset.json beside it or one folder above; None where none lists it.
+
+    Raises:
+        PipelineError: such a dataset.json is damaged.
+        CaseError: it lists a case twice.
+    """
+    for folder in (image.parent, image.parent.parent):
+        if (folder / DATASET).is_file():
+            for case in decathlon_cases(folder) or []:
+                sources = list(case.images.values())
+                if sources and sources[0].paths[0].resolve() == image.resolve():
+                    return case
+    return None
+
+
+def parse_channels(text: str) -> dict[str, int]:
+    """``"flair,t1,t1c,t2"`` to modality and channel; ``-`` stands for a channel that is none of them.
+
+    Raises:
+        PipelineError: a name is no modality, or occurs twice.
+    """
+    channels: dict[str, int] = {}
+    for number, word in enumerate(text.split(",")):
+        name = word.strip()
+        if name == "-":
+            continue
+        modality = _MODALITY.get(name.lower())
+        if modality is None or modality in channels:
+            why = "is no modality" if modality is None else "occurs twice"
+            raise PipelineError(
+                f"--channels {text}: {name!r} {why}; name each channel of the file in its order, such as "
+                f"{','.join(MODALITIES)}, and '-' for one that is none of them"
+            )
+        channels[modality] = number
+    return channels
+
+
 def missing_files(case: Case) -> tuple[Path, ...]:
     """The files of a Decathlon case that its dataset.json names and that are not there."""
     if case.layout != LAYOUT:

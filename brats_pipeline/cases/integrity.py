@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from brats_pipeline.errors import PipelineError
 from transforms.nifti import describe_grid, same_grid
-from transforms.scans import check_placed, peek_scan, read_scan
+from transforms.scans import check_placed, peek_scan, placing_note, read_scan, read_scan_header
 
 Grid = tuple[tuple[int, ...], npt.NDArray[Any]]
 """Shape and ``(4, 4)`` affine of a file."""
@@ -30,6 +30,23 @@ def read_grid(path: Path) -> Grid:
     if has_usable_grid(image.shape[:3], image.affine):
         check_placed(path, image)
     return image.shape, image.affine
+
+
+def placing_notes(files: Mapping[str, Path]) -> list[str]:
+    """What a person should know of how headers place their voxels, one sentence for the images that share it.
+
+    Args:
+        files: image to the file of its volume; one that cannot be read is left out.
+    """
+    said: dict[str, list[str]] = {}
+    for name, path in files.items():
+        try:
+            note = placing_note(read_scan_header(path))
+        except PipelineError:
+            continue
+        if note is not None:
+            said.setdefault(note, []).append(name)
+    return [f"{', '.join(names)}: {note}" for note, names in said.items()]
 
 
 def has_usable_grid(shape: tuple[int, ...], affine: npt.NDArray[Any]) -> bool:

@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 def segment_command(
     out: Out,
-    inputs: Annotated[list[Path] | None, typer.Argument(help="Case folders or cohort folders.")] = None,
+    inputs: Annotated[list[Path] | None, typer.Argument(help="Case folders, cohort folders, or 4-D files.")] = None,
     t1c: Annotated[Path | None, typer.Option(help="Contrast-enhanced T1 of one case.")] = None,
     t1: Annotated[Path | None, typer.Option(help="Native T1 of one case.")] = None,
     t2: Annotated[Path | None, typer.Option(help="T2 of one case.")] = None,
     flair: Annotated[Path | None, typer.Option(help="FLAIR of one case.")] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Of 4-D files, in their order: flair,t1,t1c,t2; by default dataset.json says."
+        ),
+    ] = None,
     bundle: Annotated[
         list[str] | None,
         typer.Option(help="Name or folder of a bundle or run with weights; several of them segment as an ensemble."),
@@ -54,6 +60,29 @@ def segment_command(
         bool,
         typer.Option("--allow-missing", help="Segment a case that lacks modalities, by a network trained for it."),
     ] = False,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--format", metavar="F", help="nifti (always written), nrrd (3D Slicer) or dicom-seg; several may be named."
+        ),
+    ] = None,
+    dicom_series: Annotated[
+        Path | None,
+        typer.Option(help="With --format dicom-seg: folder of the source series; of several cases, one per case id."),
+    ] = None,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="With --format dicom-seg: leave out what names the patient.")
+    ] = False,
+    native: Annotated[
+        bool, typer.Option("--native", help="Also carry label maps of prepared cases back to the original T1c.")
+    ] = False,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", help="Also write volumes.json: ml per region and tissue.")
+    ] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Also draw contours in three planes (PNG).")] = False,
+    viewer: Annotated[
+        bool, typer.Option("--viewer", help="Also write a page to scroll through the slices (HTML, offline).")
+    ] = False,
     backend: Annotated[
         str | None, typer.Option(help="What computes the network: torch, onnxruntime, openvino or tensorrt.")
     ] = None,
@@ -75,6 +104,7 @@ def segment_command(
 ) -> int:
     """Write a label map for every case, in the space of its own T1c."""
     from brats_pipeline.inference.ensembles import parse_weight
+    from brats_pipeline.inference.extras import Extras
     from brats_pipeline.inference.segment import segment
     from brats_pipeline.progress import growing_bar
 
@@ -87,6 +117,7 @@ def segment_command(
             "bundle": bundle[0] if bundle and len(bundle) == 1 else bundle or None,
             "weights": [parse_weight(text) for text in weight] if weight else None,
             "convention": convention,
+            "channels": channels,
             "device": device,
             "overrides": {
                 **_network(bundle, network),
@@ -97,6 +128,7 @@ def segment_command(
             "save_probabilities": save_probabilities,
             "uncertainty": uncertainty,
             "allow_missing": allow_missing,
+            "extras": Extras(tuple(formats or ()), native, volumes, preview, viewer, dicom_series, deidentify),
             "share": shard,
             "on_start": on_start,
             "on_case": on_case,
@@ -111,7 +143,9 @@ def segment_command(
                 _tell(result, as_json=as_json)
         result = segment(files or inputs or [], out, **arguments)
     _tell(result, as_json=as_json)
-    if not result.failed or int(os.environ.get("WORLD_SIZE", "1")) > 1:  # torchrun would end the other processes
+    if (
+        not (result.failed or result.without) or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    ):  # torchrun would end the other processes
         return 0
     return 1 if result.done or result.skipped else 2
 
@@ -131,8 +165,14 @@ def _tell(result: Segmentation, *, as_json: bool) -> None:
     """Say what became of the cases."""
     for case_id, reason in result.failed.items():
         complain(f"{case_id}: {reason}")
+    for case_id, sentences in result.unlike.items():
+        for sentence in sentences:
+            complain(f"warning: {case_id} is unlike the training: {sentence}")
+    for case_id, reasons in result.without.items():
+        for option, reason in reasons.items():
+            complain(f"{case_id}: the label map is there, but {option} could not be made: {reason}")
     if as_json:
-        names = ("done", "skipped", "failed", "notes", "missing")
+        names = ("done", "skipped", "failed", "notes", "missing", "unlike", "without")
         print(json.dumps({"out": str(result.out), **{name: getattr(result, name) for name in names}}))  # noqa: T201
         return
     for case_id, note in result.notes.items():

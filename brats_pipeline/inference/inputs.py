@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.cases import Case, Source
+from brats_pipeline.cases import Case, Source, find_cases
+from brats_pipeline.cases.decathlon import listed_case, parse_channels
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import PipelineError
 from transforms.labels import MODALITIES
-from transforms.nifti import strip_suffix
+from transforms.nifti import is_volume_name, strip_suffix
+from transforms.scans import read_scan_header
 
 
 def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = None) -> Case:
@@ -30,7 +32,8 @@ def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = N
     paths = {name: Path(images[name]).resolve() for name in MODALITIES if name in images}
     for name, path in paths.items():
         if not path.is_file():
-            raise PipelineError(f"--{name} {path}: there is no such file; give the path of a .nii or .nii.gz file")
+            what = "is a folder" if path.is_dir() else "there is no such file"
+            raise PipelineError(f"--{name} {path}: {what}; give the path of a .nii, .nii.gz, .mha or .nrrd file")
         twins = [other for other in paths if other != name and paths[other] == path]
         if twins:
             raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
@@ -40,6 +43,70 @@ def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = N
         case_id = named[1] if named else next(iter(paths.values())).parent.name
     sources = {name: Source(paths=(path,)) for name, path in paths.items()}
     return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
+
+
+def cases_given(inputs: Sequence[str | Path] | Mapping[str, str | Path], *, channels: str | None = None) -> list[Case]:
+    """The cases of what was handed over.
+
+    Args:
+        inputs: folders of cases and 4-D files; or one file per modality.
+        channels: what the channels of the 4-D files are, as ``"flair,t1,t1c,t2"``; by default what the dataset.json of
+            the Decathlon says that lists them.
+
+    Raises:
+        PipelineError: nothing can be made of it, or two cases have one name.
+    """
+    if isinstance(inputs, Mapping):
+        given, files, folders = [case_from_files(inputs)], [], []
+    else:
+        paths = list(map(Path, inputs))
+        files = [path for path in paths if is_volume_name(path.name) and not path.is_dir()]
+        folders = [path for path in paths if path not in files]
+        given = [case_from_channels(path, channels) for path in files]
+    if channels is not None and not files:
+        raise PipelineError("--channels names the channels of 4-D files, and none was given; leave it out")
+    given += find_cases(*folders) if folders else []
+    ids = [case.case_id for case in given]
+    if twice := sorted({case_id for case_id in ids if ids.count(case_id) > 1}):
+        raise PipelineError(f"two cases are called {twice[0]}; segment them apart, or rename one")
+    return given
+
+
+def case_from_channels(path: Path, channels: str | None) -> Case:
+    """A case made of one 4-D file.
+
+    Args:
+        path: of the file.
+        channels: as in :func:`cases_given`.
+
+    Raises:
+        PipelineError: the file cannot be read, holds one volume or another number of them than is named, or nobody
+            says which channel is which.
+    """
+    shape = read_scan_header(path).shape
+    if len(shape) != 4:
+        raise PipelineError(
+            f"{path}: has shape {'x'.join(map(str, shape))}, a file given alone needs a fourth axis, the modalities; "
+            "give a folder of the case, or its files by --t1c --t1 --t2 --flair"
+        )
+    listed = listed_case(Path(os.path.abspath(path)))  # noqa: PTH100 -- resolve() would follow links
+    if channels is None:
+        if listed is not None:
+            return listed
+        raise PipelineError(
+            f"{path}: holds {shape[3]} channels, and no dataset.json says which is which; name them in their order, "
+            "such as --channels flair,t1,t1c,t2"
+        )
+    found, named = parse_channels(channels), channels.count(",") + 1
+    if named != shape[3]:
+        raise PipelineError(
+            f"{path}: holds {shape[3]} channels, and --channels {channels} names {named}; name every one, '-' for one "
+            "that is no modality"
+        )
+    case_id = strip_suffix(path.name)
+    images = {name: Source((path.resolve(),), found[name]) for name in MODALITIES if name in found}
+    layout = "plain" if listed is None else listed.layout
+    return Case(case_id=case_id, patient_id=case_id, images=images, label=None, layout=layout)
 
 
 def chosen(cases: Sequence[Case], only: Collection[str] | None) -> list[Case]:

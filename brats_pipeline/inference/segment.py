@@ -9,24 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.bundles import bundle_for, bundle_path, wanted_modalities, written_regions
-from brats_pipeline.cases import (
-    Case,
-    decide_conventions,
-    find_cases,
-    is_stack,
-    missing_modalities,
-    without_labels,
-)
-from brats_pipeline.data.datalist import case_items
-from brats_pipeline.data.fingerprint import check_headers
+from brats_pipeline.cases import decide_conventions, without_labels
+from brats_pipeline.cases.volumes import placing_notes_of
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.inference.doubt import read_cases, reviews, write_table
+from brats_pipeline.inference.doubt import note_doubt
 from brats_pipeline.inference.ensembles import Weights, checkpoint_members, ensemble_of
-from brats_pipeline.inference.inputs import case_from_files, chosen, inputs_of, refuse_untrained, without_modalities
+from brats_pipeline.inference.extras import Extras, make_extras, remove_extras
+from brats_pipeline.inference.inputs import cases_given, chosen, inputs_of, refuse_untrained, without_modalities
 from brats_pipeline.inference.record import RECORD, earlier_cases, identity_of, remove_predictions, write_record
 from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.inference.running import run_bundle
 from brats_pipeline.inference.sharing import Share, share_of
+from brats_pipeline.inference.usable import usable
 from brats_pipeline.predictions import files_to_write, probability_file, uncertainty_files
 from transforms.labels import misfit
 
@@ -35,8 +29,6 @@ UNCERTAINTY = "uncertainty"
 WHERE_AND_HOW = ("max_memory", "backend_cache")
 """Ids that ask for the same answer in another way: predictions made with another value of them are kept."""
 ALLOW_MISSING = "allow_missing"
-LESS_SEEN = "which may cost accuracy: compare with cases that have every modality"
-LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
 
 
 def segment(
@@ -46,12 +38,14 @@ def segment(
     bundle: str | Path | Sequence[str | Path] | None = None,
     weights: Weights | None = None,
     convention: str | None = None,
+    channels: str | None = None,
     device: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     save_probabilities: bool = False,
     uncertainty: bool = False,
     allow_missing: bool = False,
+    extras: Extras | None = None,
     without: Collection[str] = (),
     only: Collection[str] | None = None,
     share: str | None = None,
@@ -64,12 +58,13 @@ def segment(
     weights are kept, so that a second call does only what is missing or whose scan was replaced.
 
     Args:
-        inputs: case folders or cohort folders; or one file per modality as ``{"t1c": ..., "t1": ..., ...}``.
+        inputs: case folders, cohort folders or 4-D files; or one file per modality as ``{"t1c": ..., "t1": ..., ...}``.
         out: folder of the predictions.
         bundle: name or folder of a bundle or run; by default the bundle with weights for the layout. Several of them
             segment as an ensemble (:mod:`brats_pipeline.inference.ensembles`).
         weights: of several bundles, one number each, or region to number.
         convention: label convention to write; by default that of each input's layout.
+        channels: what the channels of 4-D files are, as ``"flair,t1,t1c,t2"``; by default their dataset.json tells.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value.
         overwrite: segment again what is there already.
@@ -77,6 +72,8 @@ def segment(
         uncertainty: also write maps of doubt, intervals of volumes and the Dice to expect, see
             :mod:`brats_pipeline.inference.uncertainty`; a case that lacks its files is segmented again.
         allow_missing: segment a case that lacks modalities without them, by a network that was trained for it.
+        extras: what to make beside the label maps, see :class:`brats_pipeline.inference.extras.Extras`. A case that has
+            its label map already is not segmented again for it.
         without: modalities that are left out of every case as if they were missing, whatever the network was trained
             for: to see what they are worth.
         only: ids of the cases to segment; by default all that are found.
@@ -89,7 +86,7 @@ def segment(
         PipelineError: nothing can be segmented, or predictions by other weights, settings or conventions, or of
             another case of the same id, lie in ``out``; nothing is written then.
     """
-    given = (case_from_files(inputs),) if isinstance(inputs, Mapping) else find_cases(*map(Path, inputs))
+    given = cases_given(inputs, channels=channels)
     cases = decide_conventions(without_labels(given), convention)
     layouts = sorted({case.layout for case in cases})
     names = [bundle] if bundle is None or isinstance(bundle, str | Path) else list(bundle)
@@ -120,7 +117,12 @@ def segment(
     regions = written_regions(root, overrides)
     if convention is not None and (refusal := misfit(convention, regions)):
         raise PipelineError(refusal)
-    items = _usable(cases, wanted, regions, allow_missing, result)
+    items = usable(cases, wanted, regions, allow_missing, result)
+    for case in cases:
+        for sentence in placing_notes_of(case, wanted) if case.case_id not in result.failed else ():
+            result.note(case.case_id, sentence)
+    extras = extras or Extras()
+    extras.refuse_early(cases)
     inputs_now = {case.case_id: inputs_of(case, wanted) for case in cases}
     if ensemble is None:
         identity = {**identity_of(root, convention, overrides), **checkpoint_members(overrides)}
@@ -139,6 +141,7 @@ def segment(
             )
         ]
         items = [item for item in items if item["case_id"] not in result.skipped]
+        result.unlike |= {name: earlier[name]["unlike"] for name in result.skipped if "unlike" in earlier[name]}
     started = time.monotonic()
 
     def record(pending: Sequence[str] = ()) -> None:
@@ -155,6 +158,7 @@ def segment(
     def begin() -> None:
         """Remove what stands for scans that are gone, then vouch for what is about to be written."""
         remove_predictions(out, changed)
+        remove_extras(out, {*changed, *(item["case_id"] for item in items)}, shared=part is not None)
         for item in items:
             stale = [] if save_probabilities else [probability_file(out, item["case_id"])]
             for path in stale if uncertainty else [*stale, *uncertainty_files(out, item["case_id"])]:
@@ -174,11 +178,13 @@ def segment(
                     fresh=overwrite and part is None,
                     only=[str(item["case_id"]) for item in items],
                     convention=convention,
+                    channels=channels,
                     device=device,
                     overrides={**overrides, **unsaid},
                     allow_missing=member_missing,
                     without=without,
                     on_case=on_case,
+                    into=result,
                 )
                 result.failed |= refused
                 items = [item for item in items if item["case_id"] not in refused]
@@ -195,8 +201,10 @@ def segment(
         if ensemble is not None:
             ensemble.tidy(out, result.done, all_done=part is None and not result.failed)
         remove_predictions(out, earlier.keys() & result.failed.keys())
+        remove_extras(out, earlier.keys() & result.failed.keys(), shared=part is not None)
         if uncertainty or (out / UNCERTAINTY).is_dir():
-            _note_doubt(out, result)
+            note_doubt(out, result)
+        make_extras(cases, result, extras, on_start=on_start, on_case=on_case, shared=part is not None)
     finally:
         if result.done or result.skipped or result.failed:
             record()
@@ -204,37 +212,3 @@ def segment(
             (out / RECORD).unlink()
             out.rmdir()
     return result
-
-
-def _usable(
-    cases: Sequence[Case], wanted: Sequence[str], regions: Sequence[str], allow_missing: bool, result: Segmentation
-) -> list[dict[str, Any]]:
-    """The cases that can be segmented, as items of a datalist; the others are noted with their reason."""
-    items: list[dict[str, Any]] = []
-    for case in cases:
-        missing = missing_modalities(case, wanted) if allow_missing else ()
-        needed = [name for name in wanted if name not in missing] or wanted
-        defects = check_headers(case, wanted=needed)
-        if not defects and case.convention and (refusal := misfit(case.convention, regions)):
-            defects = [refusal]
-        if defects:
-            result.failed[case.case_id] = "; ".join(defects)
-            continue
-        items += case_items([case], modalities=needed)
-        if missing:
-            result.missing[case.case_id] = missing
-            result.note(case.case_id, f"segmented without {', '.join(missing)}, {LESS_SEEN}")
-        sources = list(case.images.values())
-        if is_stack(sources[0]) and len(sources[0].paths) == 1:
-            result.note(case.case_id, LONE_SLICE)
-    return items
-
-
-def _note_doubt(out: Path, result: Segmentation) -> None:
-    """Gather what was told of the cases' doubt, and note which of them should be looked at."""
-    write_table(out)
-    told = read_cases(out)
-    for name in told.keys() & {*result.skipped, *result.done}:
-        result.doubt[name] = told[name]
-        if review := reviews(told[name]):
-            result.note(name, review)
