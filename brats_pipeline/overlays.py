@@ -15,7 +15,7 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
 
 POST_PROCESSING = "postprocessing.yaml"
-TUNED = (POST_PROCESSING, "expected_dice.json")
+TUNED = (POST_PROCESSING, "expected_dice.json", "fingerprint.json")
 """Files below ``configs/`` that were made for one file of weights."""
 LABEL_MAP_CONFIGS = ("inference.yaml", "evaluate.yaml")
 """Configurations that make label maps."""

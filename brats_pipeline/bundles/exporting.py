@@ -118,7 +118,8 @@ def _write(
     head += f"#   {_usage()}\n"
     text = yaml.safe_dump(own, sort_keys=False, default_flow_style=None, width=120)
     write_atomically(bundle / "configs" / "inference.yaml", head + text)
-    for name in ("configs/logging.conf", "configs/expected_dice.json", "docs/data_license.txt", "LICENSE"):
+    kept = ("logging.conf", "expected_dice.json", "fingerprint.json")
+    for name in (*(f"configs/{each}" for each in kept), "docs/data_license.txt", "LICENSE"):
         if (source / name).is_file():
             write_atomically(bundle / name, (source / name).read_bytes())
     write_atomically(weights_path(bundle), weights_path(source).read_bytes())

@@ -7,10 +7,12 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from monai.data import DataLoader, Dataset
 
+from brats_pipeline.data.looking import Observer
 from brats_pipeline.errors import PipelineError, root_cause
 from brats_pipeline.files import file_sha256
 
@@ -22,12 +24,22 @@ class CohortDataset(Dataset):
     """Whole cases; one that cannot be loaded becomes ``{"case_id", "failure"}`` and the others go on.
 
     Two more entries come with a case: ``load_seconds``, and ``image_sha256``, the hashes of its image files, joined by
-    line breaks.
+    line breaks. A third, ``unlike``, comes with a case that differs from what the training saw: one line for each
+    difference.
 
     Args:
         data: datalist items; one with a ``defect`` is a failure already.
         transform: the preprocessing.
+        fingerprint: path of what the training saw (:mod:`brats_pipeline.data.familiar`); without such a file no case
+            is compared.
+
+    Raises:
+        PipelineError: the fingerprint is damaged.
     """
+
+    def __init__(self, data: Any, transform: Any = None, *, fingerprint: str | Path | None = None) -> None:
+        super().__init__(data, transform)
+        self.observe = Observer(fingerprint)
 
     def _transform(self, index: int) -> Any:
         item = self.data[index]
@@ -43,7 +55,9 @@ class CohortDataset(Dataset):
                 return {"case_id": item["case_id"], "failure": str(cause)}
             logger.debug("%s cannot be loaded", item["case_id"], exc_info=error)
             return {"case_id": item["case_id"], "failure": f"{type(cause).__name__}: {cause}"}
-        return {**case, "image_sha256": SEPARATOR.join(hashes), "load_seconds": time.perf_counter() - started}
+        unlike = self.observe(case)
+        told = {"unlike": SEPARATOR.join(unlike)} if unlike else {}
+        return {**case, **told, "image_sha256": SEPARATOR.join(hashes), "load_seconds": time.perf_counter() - started}
 
 
 class CohortLoader(DataLoader):

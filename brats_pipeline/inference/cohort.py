@@ -34,6 +34,7 @@ class CohortEvaluator(SupervisedEvaluator):
         seconds: case to what its stages took: ``load`` (where the data set says so), ``network``, and ``write``, which
             is all of the post-processing. Stages of different cases run at the same time.
         hashes: case to the SHA-256 of its image files.
+        unlike: case to in what it differs from the training, a sentence each.
         watchers: functions that are called with the id of each case that is written or passed over.
 
     Raises:
@@ -47,6 +48,7 @@ class CohortEvaluator(SupervisedEvaluator):
         self.failures: dict[str, str] = {}
         self.seconds: dict[str, dict[str, float]] = {}
         self.hashes: dict[str, list[str]] = {}
+        self.unlike: dict[str, list[str]] = {}
         self.watchers: list[Callable[[str], None]] = []
         at_once = ("key_val_metric", "additional_metrics", "val_handlers")
         self._behind = bool(arguments.get("postprocessing")) and not any(arguments.get(name) for name in at_once)
@@ -73,6 +75,10 @@ class CohortEvaluator(SupervisedEvaluator):
             self.seconds[self._case_id]["load"] = float(batchdata.pop("load_seconds")[0])
         if "image_sha256" in batchdata:
             self.hashes[self._case_id] = batchdata.pop("image_sha256")[0].splitlines()
+        if "unlike" in batchdata:
+            self.unlike[self._case_id] = batchdata.pop("unlike")[0].splitlines()
+            for sentence in self.unlike[self._case_id]:
+                logger.warning("%s: %s", self._case_id, sentence)
         if "failure" in batchdata:
             self._pass_over(self._case_id, batchdata["failure"][0])
             self._tell(self._case_id)

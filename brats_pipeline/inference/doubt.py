@@ -22,6 +22,7 @@ import numpy.typing as npt
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.inference.expected_dice import ExpectedDice
+from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.predictions import UNCERTAINTY, uncertainty_files
 from transforms.cleaning import WIDEST_FIRST
 
@@ -161,3 +162,13 @@ def write_table(out: str | os.PathLike[str]) -> None:
                 ]
             )
     write_atomically(Path(out) / TABLE, buffer.getvalue())
+
+
+def note_doubt(out: Path, result: Segmentation) -> None:
+    """Gather what was told of the cases' doubt, and note which of them should be looked at."""
+    write_table(out)
+    told = read_cases(out)
+    for name in told.keys() & {*result.skipped, *result.done}:
+        result.doubt[name] = told[name]
+        if review := reviews(told[name]):
+            result.note(name, review)

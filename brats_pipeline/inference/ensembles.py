@@ -18,6 +18,7 @@ from brats_pipeline.bundles import bundle_path, wanted_modalities
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
 from brats_pipeline.inference.record import identity_of, remove_predictions
+from brats_pipeline.inference.result import Segmentation
 from transforms.labels import MODALITIES
 
 FOLDER = "members"
@@ -59,7 +60,7 @@ class Ensemble:
         return [out / FOLDER / f"{number}_{root.name}" for number, root in enumerate(self.roots, start=1)]
 
     def run_members(
-        self, segment: Callable[..., Any], inputs: Any, out: Path, *, fresh: bool, **arguments: Any
+        self, segment: Callable[..., Any], inputs: Any, out: Path, *, fresh: bool, into: Segmentation, **arguments: Any
     ) -> dict[str, str]:
         """Have each member segment; what a killed call has left is taken up again.
 
@@ -68,6 +69,7 @@ class Ensemble:
             inputs: as given to it.
             out: folder of the ensemble's predictions.
             fresh: take nothing up.
+            into: what the members find in the scans unlike their trainings is noted here.
             arguments: more of its arguments.
 
         Returns:
@@ -80,6 +82,9 @@ class Ensemble:
             # Shares are dealt already; the folder may be that of other processes too.
             result = segment(inputs, folder, bundle=root, save_probabilities=True, share="1/1", **arguments)
             failed |= {case_id: f"{root.name}: {reason}" for case_id, reason in result.failed.items()}
+            for case_id, sentences in result.unlike.items():
+                known = into.unlike.setdefault(case_id, [])
+                known += [sentence for sentence in sentences if sentence not in known]
         return failed
 
     def settings(self, out: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:

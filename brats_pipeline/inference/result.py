@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+LESS_SEEN = "which may cost accuracy: compare with cases that have every modality"
+
 
 @dataclass
 class Segmentation:
@@ -23,6 +25,8 @@ class Segmentation:
         hashes: case to the SHA-256 of its image files, in the order of the modalities.
         missing: case to the modalities that it was segmented without.
         doubt: case to intervals of its volumes and the Dice to expect, where they were asked for.
+        unlike: case to in what its scan differs from what the training saw, a sentence each.
+        without: case to what was asked for beside its label map and could not be made, with the reason.
     """
 
     out: Path
@@ -35,10 +39,18 @@ class Segmentation:
     hashes: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     doubt: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unlike: dict[str, list[str]] = field(default_factory=dict)
+    without: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def note(self, case_id: str, sentence: str) -> None:
         """Add to what a reader of a prediction should know."""
         self.notes[case_id] = "; ".join(filter(None, (self.notes.get(case_id), sentence)))
+
+    def told(self, case_id: str) -> list[str]:
+        """What stands beside a prediction wherever it is shown: what was missing, and how the scan differs."""
+        missing = self.missing.get(case_id)
+        lacking = [f"segmented without {', '.join(missing)}, {LESS_SEEN}"] if missing else []
+        return lacking + [f"unlike the training: {sentence}" for sentence in self.unlike.get(case_id, ())]
 
     def states(
         self,
@@ -69,4 +81,10 @@ class Segmentation:
                 state["note"] = self.notes[name]
             if name in self.missing:
                 state["missing"] = list(self.missing[name])
+            if name in self.unlike:
+                state["unlike"] = self.unlike[name]
+            if name in self.without:
+                state["without"] = self.without[name]
+            else:
+                state.pop("without", None)  # of a call that asked for something else
         return states

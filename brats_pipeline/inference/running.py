@@ -68,3 +68,4 @@ def run_bundle(
             result.failed |= evaluator.failures
             result.seconds |= evaluator.seconds
             result.hashes |= evaluator.hashes
+            result.unlike |= evaluator.unlike

@@ -48,8 +48,14 @@ def embedded(picture: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def view_of(number: int, volume: CaseVolume) -> dict[str, Any]:
-    """A case's volumes as the page holds them."""
+def view_of(number: int, volume: CaseVolume, *, referenced: bool = True) -> dict[str, Any]:
+    """A case's volumes as the page holds them.
+
+    Args:
+        number: of the case in the page.
+        volume: what can be scrolled.
+        referenced: whether there is a reference to compare with.
+    """
     colours = [COLOURS.get(region, OTHER_COLOUR) for region in volume.regions]
     return {
         "id": f"scan{number}",
@@ -61,4 +67,5 @@ def view_of(number: int, volume: CaseVolume) -> dict[str, Any]:
         "mm": f"{volume.mm:g}",
         "modality": MODALITIES.get(volume.modality, volume.modality),
         "predicted": volume.predicted,
+        "referenced": referenced,
     }

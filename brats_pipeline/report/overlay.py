@@ -111,32 +111,37 @@ def draw_outline(axes: Axes, mask: Mask, extent: tuple[float, float, float, floa
 
 def overlay_figure(
     images: Mapping[str, npt.NDArray[Any]],
-    reference: Mapping[str, Mask],
+    reference: Mapping[str, Mask] | None,
     prediction: Mapping[str, Mask] | None,
     *,
     affine: npt.NDArray[Any],
+    below: Sequence[str] = (),
+    kind: str = "jpeg",
 ) -> bytes:
     """Draw reference and prediction as contours on three planes of each image.
 
     The planes pass through the slices that hold most of the widest region of the reference, of the prediction where
-    the reference is empty. Solid white is the reference, dashed colour the prediction.
+    the reference is empty. Solid white is the reference, dashed colour the prediction; solid colour where there is
+    nothing to compare it with.
 
     Args:
         images: modality to ``(x, y, z)``; one row each.
-        reference: region to mask, on the grid of the images; the first is the widest.
+        reference: region to mask, on the grid of the images; the first is the widest. None where there is none.
         prediction: region to mask; None where there is none.
         affine: ``(4, 4)``, of that grid.
+        below: lines of text under the legend.
+        kind: ``jpeg`` or ``png``.
 
     Returns:
-        A JPEG.
+        The picture's file.
 
     Raises:
-        ValueError: no image is given.
+        ValueError: no image is given, or neither masks.
     """
-    if not images:
-        raise ValueError("overlay_figure needs at least one image")
+    if not images or (reference is None and prediction is None):
+        raise ValueError("overlay_figure needs at least one image, and masks of one side")
     turned = {name: _lps(np.nan_to_num(np.asarray(image, np.float32)), affine) for name, image in images.items()}
-    expected = {region: _lps(mask, affine) for region, mask in reference.items()}
+    expected = {region: _lps(mask, affine) for region, mask in (reference or {}).items()}
     predicted = {region: _lps(mask, affine) for region, mask in (prediction or {}).items()}
     spacing = _lps_spacing(affine)
     box = head_box(list(turned.values()), [*expected.values(), *predicted.values()])
@@ -144,17 +149,21 @@ def overlay_figure(
     turned = {name: image[box] for name, image in turned.items()}
     expected = {region: mask[box] for region, mask in expected.items()}
     predicted = {region: mask[box] for region, mask in predicted.items()}
-    widest = next(iter(expected))
-    places = places_of(expected[widest] if expected[widest].any() or not predicted else predicted[widest])
+    widest = next(iter(expected or predicted))
+    lead = expected if widest in expected and (expected[widest].any() or not predicted) else predicted
+    places = places_of(lead[widest])
 
     x_mm, y_mm, z_mm = (side * step for side, step in zip(next(iter(turned.values())).shape, spacing, strict=True))
     sizes = ((x_mm, y_mm), (x_mm, z_mm), (y_mm, z_mm))
     width = sum(size[0] for size in sizes)
     tallest = max(y_mm, z_mm)
     inches = 9.6 / width
-    figure = Figure(figsize=(9.6, inches * tallest * len(turned) + 0.32), facecolor="black")
+    legend = 0.32 + 0.2 * len(below)
+    figure = Figure(figsize=(9.6, inches * tallest * len(turned) + legend), facecolor="black")
     FigureCanvasAgg(figure)
-    legend_share = 0.32 / float(figure.get_size_inches()[1])
+    height = float(figure.get_size_inches()[1])
+    legend_share = legend / height
+    dashes: Any = [_DASHES if reference is not None else "solid"]
     row_share = (1 - legend_share) / len(turned)
     for row, (name, image) in enumerate(turned.items()):
         left = 0.0
@@ -177,7 +186,7 @@ def overlay_figure(
                     extent,
                     colors=colour,
                     linewidths=1.4,
-                    linestyles=[_DASHES],
+                    linestyles=dashes,
                 )
             axes.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
             axes.axis("off")
@@ -187,15 +196,17 @@ def overlay_figure(
                 axes.text(0.98, 0.98, _PLANES[plane], transform=axes.transAxes, **_LABEL, va="top", ha="right")
             if plane < 2:
                 axes.text(0.01, 0.5, "R", transform=axes.transAxes, **_LABEL, va="center")
-    handles = [Line2D([], [], color="white", linewidth=1.2, label="reference")]
+    handles = [] if reference is None else [Line2D([], [], color="white", linewidth=1.2, label="reference")]
     for region in predicted:
         colour = COLOURS.get(region, OTHER_COLOUR)
-        handles.append(Line2D([], [], color=colour, linewidth=1.5, linestyle=_DASHES, label=f"predicted {region}"))
+        label = region if reference is None else f"predicted {region}"
+        handles.append(Line2D([], [], color=colour, linewidth=1.5, linestyle=dashes[0], label=label))
     if prediction is None:
         handles.append(Line2D([], [], linestyle="none", label="no prediction"))
     figure.legend(
         handles=handles,
         loc="lower center",
+        bbox_to_anchor=(0.5, 0.2 * len(below) / height),
         ncols=len(handles),
         frameon=False,
         labelcolor="white",
@@ -203,6 +214,9 @@ def overlay_figure(
         columnspacing=2.0 if len(handles) < 6 else 1.2,
         borderaxespad=0.1,
     )
+    for number, line in enumerate(reversed(below)):
+        figure.text(0.5, (0.07 + 0.2 * number) / height, line, ha="center", va="bottom", color="#d9d9d9", fontsize=8)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpeg", dpi=130, facecolor="black", pil_kwargs={"quality": 82})
+    quality = {"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {"metadata": {"Software": None}}
+    figure.savefig(buffer, format=kind, dpi=130, facecolor="black", **quality)
     return buffer.getvalue()

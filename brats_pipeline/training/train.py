@@ -24,6 +24,7 @@ from brats_pipeline.errors import PipelineError, was_interrupted
 from brats_pipeline.training.folder import no_half_run, origin_of, refuse_contradictions, versions, write_record
 from brats_pipeline.training.listing import datalist_for
 from brats_pipeline.training.rehearsal import Rehearsal, rehearse
+from brats_pipeline.training.seeing import write_familiar
 
 SCHEMA_VERSION = 1
 
@@ -240,6 +241,7 @@ def _run(
                     on_start(trainer)
                 with plain_errors(given):
                     _prepare(workflow.parser.get_parsed_content, on_note)
+                    _look(run, workflow.parser.get_parsed_content)
                     workflow.run()
                     workflow.finalize()
         finally:
@@ -265,6 +267,13 @@ def _prepare(parsed: Callable[[str], Any], on_note: Callable[[str], None] | None
     parsed("train::dataset").load(**loading)
     if parsed("fold") is not None:
         parsed("validate::dataset").load(**loading)
+
+
+def _look(run: Path, parsed: Callable[[str], Any]) -> None:
+    """Keep in the run what its training cases look like, so that others can be told from them."""
+    from monai.transforms import Compose
+
+    write_familiar(run, parsed("train::dataset").data, Compose(parsed("preprocessing")), parsed("modalities"))
 
 
 def _shares(parser: Any, on_note: Callable[[str], None] | None) -> dict[str, Any]:

@@ -146,4 +146,6 @@
   };
   window.addEventListener("hashchange", follow);
   follow();
+  const first = document.querySelector("details[open] > .viewer");
+  if (first && !shown) open(first);
 })();
