@@ -4,7 +4,8 @@
                    240 x 240 x 160, four loading workers, float32 on a CPU (its mixed precision is CUDA's alone)
     plain          brats_glioma_3d with MONAI's SlidingWindowInferer in the place of ours, float32
     nnunet         nnU-Net v2's predictor around the same network and window, without mirroring
-    exact          brats_glioma_3d on the whole image in the window of stock: what stock computes, in our way
+    exact          brats_glioma_3d on the whole image in the windows of stock, padded as there: what stock computes, in
+                   our way
     exact_float32  the same, float32
     fast           brats_glioma_3d on the box around the brain, in one pass
 
@@ -188,6 +189,8 @@ class Ours:
                 "overlap": "@overlap",
                 "mode": "gaussian",
             }
+        elif full:
+            changes |= {"inferer::stride": max(options.window), "inferer::mode": "constant"}  # padded as stock's
         else:
             changes["inferer::stride"] = STRIDE[options.network]
         freeze_bundle(bundle_path("brats_glioma_3d"), self.bundle, changes)
@@ -241,7 +244,7 @@ def parity(options: argparse.Namespace, case: Case) -> dict[str, float]:
         with torch.no_grad():
             theirs = SlidingWindowInferer(window, overlap=0.5, mode="gaussian")(image, network)
             ours = WindowInferer(
-                window, precision="float32", stride=STRIDE[options.network], skip_air=False
+                window, precision="float32", stride=max(window), skip_air=False
             )(image, network)  # fmt: skip
         found["x".join(map(str, window))] = float((theirs - ours).abs().max())
     return found
