@@ -86,7 +86,7 @@ def case_from_channels(path: Path, channels: str | None) -> Case:
     shape = read_scan_header(path).shape
     if len(shape) != 4:
         raise PipelineError(
-            f"{path}: has shape {'x'.join(map(str, shape))}, a file given alone needs a fourth axis, the modalities; "
+            f"{path}: has shape {'x'.join(map(str, shape))}; a file given alone needs a fourth axis, the modalities: "
             "give a folder of the case, or its files by --t1c --t1 --t2 --flair"
         )
     listed = listed_case(Path(os.path.abspath(path)))  # noqa: PTH100 -- resolve() would follow links
