@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from brats_pipeline.cases.decathlon import DATASET, decathlon_cases
 from brats_pipeline.cases.layouts import EXAMPLES, FAMILIES, patient_of
 from brats_pipeline.cases.stacks import is_slice_name, stack_cases
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import is_dicom
 from transforms.labels import MODALITIES
 from transforms.nifti import is_volume_name, strip_suffix
 
@@ -144,6 +146,19 @@ def _nothing_found(root: Path, strangers: Sequence[Path], other_names: Sequence[
     )
 
 
+def _refuse_dicom(root: Path) -> None:
+    """Say what to do with DICOM files: their series lie on grids of their own.
+
+    Raises:
+        PipelineError: the folder holds one.
+    """
+    if any(is_dicom(folder / name) for folder, names in _folders(root) for name in names):
+        raise PipelineError(
+            f"{root}: holds DICOM files, and a case is volumes on one grid; make one of them first: brats-pipeline "
+            f"prepare {shlex.quote(str(root))} -o CASE"
+        )
+
+
 def find_cases(*roots: Path) -> list[Case]:
     """Find every case below the given folders, whichever layout it has.
 
@@ -168,6 +183,7 @@ def find_cases(*roots: Path) -> list[Case]:
             raise PipelineError(f"{root}: {'is a file' if root.exists() else 'does not exist'}; give a folder of cases")
         found, strangers, other_names = _scan(root)
         if not found:
+            _refuse_dicom(root)
             raise _nothing_found(root, strangers, other_names)
         if strangers:
             some = ", ".join(str(path) for path in strangers[:3])

@@ -58,11 +58,12 @@ def choose_series(folder: Path, named: Mapping[str, str] | None = None) -> Choic
 
     Raises:
         PipelineError: the folder holds no MR series, several series fit a modality equally well, none fits any, or a
-            named one is not there; the message holds the table.
+            named one is not there (the message holds the table), or the folder holds several exams.
     """
     found = find_series(folder)
     guesses = tuple(guess(series) for series in found.series)
     named = named or {}
+    _refuse_studies(found, guesses, named)
     chosen: dict[str, Series] = {}
     open_ones: list[str] = []
     for modality in MODALITIES:
@@ -91,6 +92,19 @@ def choose_series(folder: Path, named: Mapping[str, str] | None = None) -> Choic
             + _listed(found, guesses)
         )
     return Choice(found, guesses, chosen)
+
+
+def _refuse_studies(found: Folder, guesses: tuple[Guess, ...], named: Mapping[str, str]) -> None:
+    """Scans of two exams, or of two patients, must not be put together by chance."""
+    studies: dict[str, list[Series]] = {}
+    for series, told in zip(found.series, guesses, strict=True):
+        if told.modality is not None and told.modality not in named:
+            studies.setdefault(text_of(series.header, "StudyInstanceUID"), []).append(series)
+    if len(studies) > 1:
+        lines = [f"  {', '.join(each.number for each in own)} in {own[0].folder}" for own in studies.values()]
+        raise PipelineError(
+            "\n".join([f"{found.root}: holds series of {len(studies)} exams; give the folder of one. Series:", *lines])
+        )
 
 
 def _best(fitting: list[tuple[Series, Guess]]) -> list[Series]:
@@ -125,7 +139,8 @@ def _named_series(found: Folder, guesses: tuple[Guess, ...], modality: str, told
     fitting = [series for series in found.series if told in (series.number, series.uid)]
     if len(fitting) == 1:
         return fitting[0]
-    what = f"{len(fitting)} series are {told}" if fitting else f"no series is {told}"
+    uids = ", ".join(series.uid for series in fitting)
+    what = f"{len(fitting)} series are {told} ({uids})" if fitting else f"no series is {told}"
     raise PipelineError(
         f"{found.root}: {what} (--{modality}); give a number of the table, a SeriesInstanceUID, or a folder\n"
         + _listed(found, guesses)

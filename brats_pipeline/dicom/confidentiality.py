@@ -44,9 +44,11 @@ EMPTIED = (
 NO_DATE, NO_TIME = "19000101", "000000"
 
 
-def with_required(headers: Sequence[Dataset]) -> None:
-    """Give the headers empty patient and study entries where an export left them out altogether."""
+def with_required(headers: Sequence[Dataset], step_mm: float) -> None:
+    """Give the headers empty patient and study entries where an export left them out, and the thickness of a slice."""
     for header in headers:
+        if not header.get("SliceThickness"):
+            header.SliceThickness = f"{step_mm:.6g}"
         for keyword in EMPTIED:
             if keyword not in header:
                 setattr(header, keyword, "")
@@ -66,10 +68,8 @@ def geometry_alone(headers: Sequence[Dataset]) -> list[Dataset]:
                 if keyword in IDENTIFIERS:
                     value = fresh.setdefault(str(value), generate_uid(entropy_srcs=None))
                 setattr(bare, keyword, value)
-        made.append(bare)
-    with_required(made)
-    for bare in made:
         bare.PatientName = bare.PatientID = "ANONYMOUS"
+        made.append(bare)
     return made
 
 

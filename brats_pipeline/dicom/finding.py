@@ -25,7 +25,7 @@ from brats_pipeline.dicom.headers import (
 from brats_pipeline.dicom.stacks import Instance
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import is_dicom
-from transforms.nifti import is_nifti_name
+from transforms.nifti import is_volume_name
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -96,10 +96,10 @@ class Folder:
 
 
 def holds_dicom(folder: Path) -> bool:
-    """Whether a folder is one of DICOM files: it holds one, and no NIfTI file."""
+    """Whether a folder is one of DICOM files: it holds one, and no volume in one file."""
     found = False
     for path in _files(Path(folder)):
-        if is_nifti_name(path.name):
+        if is_volume_name(path.name):
             return False
         found = found or is_dicom(path)
     return found
@@ -149,12 +149,12 @@ def _files(folder: Path) -> list[Path]:
 
 def _instance(path: Path, root: Path, aside: Counter[str], damaged: list[Path]) -> Instance | None:
     """An MR image; anything else is counted by what it is, or listed as damaged."""
-    if path.name.startswith("."):
+    if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
         return None
     if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
         aside["link that leaves the folder"] += 1
     elif not is_dicom(path):
-        aside["no DICOM file"] += path.name.upper() != "DICOMDIR"
+        aside["no DICOM file"] += 1
     elif _is_deflated(path):
         aside["deflated file"] += 1
     else:

@@ -88,12 +88,20 @@ def write_dicom_seg(
             f"{_name(series)}: has no FrameOfReferenceUID, which ties a segmentation to its scan; write NIfTI instead"
         )
     headers = geometry_alone(headers) if deidentify else headers
-    with_required(headers)
-    made = _segmentation(labels, headers, stack, table, regions)
-    if deidentify:
-        declare(made)
+    with_required(headers, stack.spacing_mm[2])
     buffer = io.BytesIO()
-    made.save_as(buffer, enforce_file_format=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # names of patients against the letter of the standard, as hospitals have
+            made = _segmentation(labels, headers, stack, table, regions)
+            if deidentify:
+                declare(made)
+            made.save_as(buffer, enforce_file_format=True)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise PipelineError(
+            f"{_name(series)}: what its headers say of patient or study cannot be written again ({error}); leave it "
+            "out with --deidentify, or write NIfTI"
+        ) from error
     write_atomically(out_path, buffer.getvalue())
     return Path(out_path)
 
@@ -182,35 +190,32 @@ def _segmentation(
     quiet = logger.level
     logger.setLevel(logging.ERROR)  # that a segmentation without a tumour is empty is no news
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # names of patients against the letter of the standard, as hospitals have
-            made = hd.seg.Segmentation(
-                source_images=headers,
-                pixel_array=np.stack(masks, axis=-1).astype(np.uint8),
-                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[_described(number, *each) for number, each in enumerate(told, start=1)],
-                series_instance_uid=hd.UID(),
-                series_number=SERIES_NUMBER,
-                sop_instance_uid=hd.UID(),
-                instance_number=1,
-                manufacturer=NAME,
-                manufacturer_model_name=NAME,
-                software_versions=brats_pipeline.__version__,
-                device_serial_number="0",
-                series_description="Brain tumour segmentation, research use only",
-                content_label="BRAIN_TUMOUR",
-                content_description=f"labels of {table.name}",
-                content_creator_name=None,
-                transfer_syntax_uid=ExplicitVRLittleEndian,
-                pixel_measures=hd.PixelMeasuresSequence(
-                    pixel_spacing=[rows_mm, columns_mm],
-                    slice_thickness=slices_mm,
-                    spacing_between_slices=slices_mm,
-                ),
-            )
+        return hd.seg.Segmentation(
+            source_images=headers,
+            pixel_array=np.stack(masks, axis=-1).astype(np.uint8),
+            segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+            segment_descriptions=[_described(number, *each) for number, each in enumerate(told, start=1)],
+            series_instance_uid=hd.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer=NAME,
+            manufacturer_model_name=NAME,
+            software_versions=brats_pipeline.__version__,
+            device_serial_number="0",
+            series_description="Brain tumour segmentation, research use only",
+            content_label="BRAIN_TUMOUR",
+            content_description=f"labels of {table.name}",
+            content_creator_name=None,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            pixel_measures=hd.PixelMeasuresSequence(
+                pixel_spacing=[rows_mm, columns_mm],
+                slice_thickness=slices_mm,
+                spacing_between_slices=slices_mm,
+            ),
+        )
     finally:
         logger.setLevel(quiet)
-    return made
 
 
 def _described(number: int, label: str, code: Triple, colour: tuple[int, int, int]) -> SegmentDescription:

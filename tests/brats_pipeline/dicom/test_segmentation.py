@@ -196,3 +196,49 @@ def test_of_several_series_in_a_folder_one_must_be_named(scanner: Any, scan: Any
     uid = pydicom.dcmread(next(series.iterdir())).SeriesInstanceUID
     out = write_dicom_seg(label_map, series, tmp_path / "o.dcm", convention="lgg", series_uid=uid)
     assert pydicom.dcmread(out).ReferencedSeriesSequence[0].SeriesInstanceUID == uid
+
+
+def test_headers_without_patient_and_study_do(scanner: Any, scan: Any, tmp_path: Path) -> None:
+    slices = scan.slices()
+    for each in slices:
+        for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
+            delattr(each, keyword)
+        del each.AccessionNumber, each.StudyID, each.ReferringPhysicianName, each.SliceThickness
+    label_map = write(draw(scan, (1,)), scan.affine, tmp_path / "l.nii")
+    folder = scanner.save(slices, tmp_path / "bare")
+    for deidentify in (False, True):
+        out = write_dicom_seg(label_map, folder, tmp_path / "o.dcm", convention="lgg", deidentify=deidentify)
+        assert pydicom.dcmread(out).PatientBirthDate == ""
+
+
+def test_without_a_frame_of_reference_nothing_is_written(scanner: Any, scan: Any, tmp_path: Path) -> None:
+    slices = scan.slices()
+    for each in slices:
+        del each.FrameOfReferenceUID
+    label_map = write(draw(scan, (1,)), scan.affine, tmp_path / "l.nii")
+    with pytest.raises(PipelineError, match="has no FrameOfReferenceUID"):
+        write_dicom_seg(label_map, scanner.save(slices, tmp_path / "bare"), tmp_path / "o.dcm", convention="lgg")
+    assert not (tmp_path / "o.dcm").exists()
+
+
+def test_names_in_any_script_are_kept(scanner: Any, scan: Any, tmp_path: Path) -> None:
+    slices = scan.slices()
+    for each in slices:
+        each.SpecificCharacterSet, each.PatientName = "ISO_IR 192", "M\u00fcller^J\u00f6rg=\u5c71\u7530^\u592a\u90ce"
+    label_map = write(draw(scan, (1,)), scan.affine, tmp_path / "l.nii")
+    out = write_dicom_seg(label_map, scanner.save(slices, tmp_path / "s"), tmp_path / "o.dcm", convention="lgg")
+    assert str(pydicom.dcmread(out).PatientName) == "M\u00fcller^J\u00f6rg=\u5c71\u7530^\u592a\u90ce"
+
+
+def test_headers_that_cannot_be_written_again_are_refused_and_can_be_left_out(
+    scanner: Any, scan: Any, tmp_path: Path
+) -> None:
+    slices = scan.slices()
+    for each in slices:
+        each.PatientSex = "W"  # weiblich
+    label_map = write(draw(scan, (1,)), scan.affine, tmp_path / "l.nii")
+    folder = scanner.save(slices, tmp_path / "s")
+    with pytest.raises(PipelineError, match=r"cannot be written again .* --deidentify"):
+        write_dicom_seg(label_map, folder, tmp_path / "o.dcm", convention="lgg")
+    out = write_dicom_seg(label_map, folder, tmp_path / "o.dcm", convention="lgg", deidentify=True)
+    assert pydicom.dcmread(out).PatientSex == ""
