@@ -28,13 +28,14 @@ from brats_pipeline.inference.backends import run_by
 from brats_pipeline.inference.inferers import run_network
 from networks import NETWORKS
 
+CONTIGUOUS = {"backend": "torch", "channels_last": False}
 WAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "torch float32": ({"backend": "torch"}, "float32"),
+    "torch float32": (CONTIGUOUS, "float32"),
     "torch float32 channels_last": ({"backend": "torch", "channels_last": True}, "float32"),
-    "torch float32 compiled": ({"backend": "torch", "compile": True}, "float32"),
-    "torch bfloat16": ({"backend": "torch"}, "bfloat16"),
+    "torch float32 compiled": (CONTIGUOUS | {"compile": True}, "float32"),
+    "torch bfloat16": (CONTIGUOUS, "bfloat16"),
     "torch bfloat16 channels_last": ({"backend": "torch", "channels_last": True}, "bfloat16"),
-    "torch bfloat16 compiled": ({"backend": "torch", "compile": True}, "bfloat16"),
+    "torch bfloat16 compiled": (CONTIGUOUS | {"compile": True}, "bfloat16"),
     "onnxruntime": ({"backend": "onnxruntime"}, "float32"),
     "openvino float32": ({"backend": "openvino"}, "float32"),
     "openvino bfloat16": ({"backend": "openvino"}, "bfloat16"),
