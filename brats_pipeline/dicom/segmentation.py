@@ -131,7 +131,8 @@ def _instances(series: str | Path | Sequence[str | Path], series_uid: str | None
         files = [Path(path) for path in series]
         if gone := [path for path in files if not path.is_file()]:
             raise PipelineError(
-                f"{gone[0]}: is not there any more ({len(gone)} of {len(files)} slices); give the folder of the series"
+                f"{gone[0]}: is not there any more ({len(gone)} of {len(files)} slices); give the folder of the "
+                "series (--dicom-series)"
             )
     found = [Instance(path, read_header(path, None)) for path in files]
     found = [each for each in found if text_of(each.header, "SOPClassUID").startswith(MR_IMAGE)]

@@ -110,26 +110,19 @@ def make_dicom(made: Made, out: Path, *, native: Path, series: Path | None, deid
         PipelineError: no series is known, or the label map does not lie on its grid.
     """
     from brats_pipeline.dicom.segmentation import write_dicom_seg
+    from brats_pipeline.prepare import source_series
 
     needs_grid(made, "--format dicom-seg")
     folder, label_map = prepared_folder(made.case), made.label_map
+    files: Path | Sequence[Path] | None = series
     if folder is not None:
         if not native.is_file():
             make_native(made, native)
         label_map = native
-        series = series or _source_series(folder)
-    if series is None:
+        files = series or source_series(folder)
+    if files is None:
         raise PipelineError("a DICOM segmentation belongs to a series; name its folder with --dicom-series FOLDER")
-    write_dicom_seg(label_map, series, out, convention=made.convention, deidentify=deidentify)
-
-
-def _source_series(folder: Path) -> Path | None:
-    """The folder of DICOM files that the reference of a prepared case came from, where it did and is still there."""
-    from brats_pipeline.prepare.native import read_record
-
-    record = read_record(folder)
-    path = Path(str(record["inputs"].get(record["reference"], {}).get("path", "")))
-    return path if path.is_dir() else None
+    write_dicom_seg(label_map, files, out, convention=made.convention, deidentify=deidentify)
 
 
 def _scans(made: Made) -> dict[str, npt.NDArray[Any]]:
