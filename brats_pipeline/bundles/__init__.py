@@ -1,6 +1,6 @@
 """Bundles: where they lie, how their configuration runs, and how it is frozen into a run."""
 
-from brats_pipeline.bundles.freezing import CHANGED_CONFIGS, freeze_bundle
+from brats_pipeline.bundles.freezing import WHOLE_CONFIGS, freeze_bundle
 from brats_pipeline.bundles.installed import (
     bundle_for,
     bundle_path,
@@ -15,7 +15,7 @@ from brats_pipeline.bundles.installed import (
 from brats_pipeline.bundles.workflow import open_workflow, plain_errors, refuse_unknown_ids
 
 __all__ = [
-    "CHANGED_CONFIGS",
+    "WHOLE_CONFIGS",
     "bundle_for",
     "bundle_path",
     "bundles_folder",

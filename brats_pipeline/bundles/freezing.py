@@ -10,8 +10,10 @@ from brats_pipeline.bundles.workflow import holds, refuse_unknown_ids
 from brats_pipeline.files import write_atomically
 from brats_pipeline.overlays import TUNED
 
-CHANGED_CONFIGS = ("train.yaml", "inference.yaml")
-"""Configurations that a run has in its own version; the others are overlays and copied as they are."""
+WHOLE_CONFIGS = ("train.yaml", "inference.yaml")
+"""Configurations that a run has in its own version."""
+SCORING = "evaluate.yaml"
+"""The overlay that has the settings of post-processing too; copied as it is unless one of them changes."""
 
 
 def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None:
@@ -31,7 +33,7 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
 
     changed: dict[str, str] = {}
     applied: set[str] = set()
-    for name in CHANGED_CONFIGS:
+    for name in WHOLE_CONFIGS:
         parser = ConfigParser()
         parser.read_config(str(bundle / "configs" / name))
         fitting = {key: value for key, value in overrides.items() if holds(parser, key)}
@@ -39,6 +41,10 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
         parser.update(fitting)
         content = {key: value for key, value in parser.get().items() if key != "_meta_"}
         changed[name] = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+    if (bundle / "configs" / SCORING).is_file():
+        content = yaml.safe_load((bundle / "configs" / SCORING).read_text(encoding="utf-8"))
+        if fitting := {key: value for key, value in overrides.items() if key in content}:
+            changed[SCORING] = yaml.safe_dump(content | fitting, sort_keys=False, default_flow_style=None, width=120)
     refuse_unknown_ids(bundle, set(overrides) - applied)
     for name, text in changed.items():
         write_atomically(out / "configs" / name, text)

@@ -135,7 +135,7 @@ class EnsembleInferer(Inferer):
         weights = [1.0] * len(networks) if self.weights is None else list(self.weights)
         if len(weights) != len(networks):
             raise ValueError(f"{len(weights)} weights for {len(networks)} checkpoints; give one for each")
-        images = mirrorings(self._axes(inputs.dim() - 2))
+        images = self.mirrored(inputs)
         if len(networks) * len(images) == 1 and not self.spread:
             return self.inferer(inputs, networks[0], *args, **kwargs)  # type: ignore[no-any-return]
         pool = MemberPool(spread=self.spread)
@@ -144,6 +144,10 @@ class EnsembleInferer(Inferer):
                 pool.add(logits.float().sigmoid_(), weight)
         pooled = pool.logits()
         return MetaTensor(pooled, meta=inputs.meta) if isinstance(inputs, MetaTensor) else pooled
+
+    def mirrored(self, inputs: Tensor) -> list[tuple[int, ...]]:
+        """The axes of ``inputs`` that each of its mirror images is turned along, itself first."""
+        return mirrorings(self._axes(inputs.dim() - 2))
 
     def _axes(self, axes: int) -> list[int]:
         if self.flips == ALL_AXES:

@@ -108,7 +108,7 @@ def bytes_needed(inferer: Inferer, inputs: Tensor, network: Callable[..., Any]) 
             return None
         mirrored = bool(getattr(inferer, "flips", None))
         if mirrored:
-            every = 2 ** (inputs.dim() - 2) if inputs.device.type == "cuda" else 1
+            every = len(inferer.mirrored(inputs)) if inputs.device.type == "cuda" else 1  # type: ignore[attr-defined]
             at_once = getattr(inferer, "batch", None) or every
         spread = bool(getattr(inferer, "spread", False))
         if len(members) > 1 or spread or mirrored:

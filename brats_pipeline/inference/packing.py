@@ -142,7 +142,7 @@ def _open_onnx(path: Path) -> Any:
 
 
 def _open_openvino(path: Path) -> Any:
-    import openvino  # type: ignore[import-not-found,unused-ignore]
+    import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
     model = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda image: torch.from_numpy(np.array(model([image.numpy()])[0]))

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles import CHANGED_CONFIGS, bundle_path, network_overlay
+from brats_pipeline.bundles import WHOLE_CONFIGS, bundle_path, network_overlay
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
 from brats_pipeline.metrics import RULES, RegionScore
@@ -86,14 +86,14 @@ def configuration(bundle: Path) -> dict[str, Any]:
     import yaml
 
     content: dict[str, Any] = {}
-    for name in reversed(CHANGED_CONFIGS):
+    for name in reversed(WHOLE_CONFIGS):
         content |= yaml.safe_load((bundle / "configs" / name).read_text(encoding="utf-8"))
     return content
 
 
 def configuration_sha256(bundle: Path, network: str | None) -> str:
     """Of the files that decide what a bundle trains and how it segments."""
-    names = [*CHANGED_CONFIGS, *([f"networks/{network}.yaml"] if network else [])]
+    names = [*WHOLE_CONFIGS, *([f"networks/{network}.yaml"] if network else [])]
     return json.dumps([file_sha256(bundle / "configs" / name) for name in names])
 
 

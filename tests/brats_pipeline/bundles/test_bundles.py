@@ -49,6 +49,16 @@ def test_a_bundle_that_lacks_a_configuration_is_refused(run: Path, tmp_path: Pat
         open_workflow(copy, ["inference.yaml"], workflow_type="infer", overrides={})
 
 
+def test_a_change_of_post_processing_reaches_the_scoring_of_the_run_too(tmp_path: Path) -> None:
+    source = bundle_path("brats_glioma_3d")
+    freeze_bundle(source, tmp_path / "run", {"keep_largest": True})
+    freeze_bundle(source, tmp_path / "as_it_was", {"seed": 3})
+    for name in ("inference.yaml", "evaluate.yaml"):
+        assert yaml.safe_load((tmp_path / "run" / "configs" / name).read_text())["keep_largest"] is True, name
+    scoring = Path("configs", "evaluate.yaml")
+    assert (tmp_path / "as_it_was" / scoring).read_bytes() == (source / scoring).read_bytes()
+
+
 def test_freezing_changes_both_configurations_and_nothing_else(tmp_path: Path) -> None:
     source = bundle_path("brats_glioma_3d")
     freeze_bundle(source, tmp_path / "run", {"spacing": [2.0, 2.0, 2.0], "network_def::features": 8, "seed": 3})
