@@ -19,6 +19,7 @@ from brats_pipeline.evaluation.manifest import relative, versions, write_manifes
 from brats_pipeline.evaluation.pairs import Pair, find_pairs
 from brats_pipeline.evaluation.result import Evaluation, summary_of
 from brats_pipeline.evaluation.scoring import cohort_calibration
+from brats_pipeline.evaluation.told import told_by_segment
 from brats_pipeline.files import write_atomically
 from brats_pipeline.metrics import (
     CALIBRATION_COLUMNS,
@@ -169,6 +170,7 @@ def evaluate(
         images=images,
         versions=used,
         calibration=evaluation.calibration,
+        told=told_by_segment(predictions, outcomes.keys()),
     )
     write_manifest(
         out,

@@ -48,6 +48,7 @@ def write_report(
     patients: Mapping[str, str] | None = None,
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     calibration: Calibration | None = None,
+    told: Sequence[str] = (),
     title: str = "Segmentation report",
 ) -> None:
     """Write the report as one HTML file that needs no other and no network, and beside it ``.md`` and ``figures/``.
@@ -71,6 +72,7 @@ def write_report(
         patients: case id to patient; None where every case is another patient.
         curves: name of a training run to the columns of its ``curves.csv``.
         calibration: of the probabilities; None where none were saved.
+        told: what was said of the predictions when they were made, a sentence each.
         title: heading.
 
     Raises:
@@ -134,7 +136,7 @@ def write_report(
         regions=regions,
         cases=by_case,
         missing=missing,
-        warnings=words.plain_warnings(missing, failed, unmatched),
+        warnings=[*words.plain_warnings(missing, failed, unmatched), *told],
         heads=heads,
         left_out=pictures - len(shown),
         largest_mb=LARGEST_BYTES // 1_000_000,
@@ -162,7 +164,7 @@ def write_report(
     markdown = markdown_report(
         title=title,
         lead=f"{count} scored by the rules **{rules.name}**. Research software, not a medical device.",
-        warnings=words.plain_warnings(missing, failed, unmatched),
+        warnings=[*words.plain_warnings(missing, failed, unmatched), *told],
         headline=headline,
         table=table,
         notes=[*([] if groups else [intervals]), *([few] if few else [])],

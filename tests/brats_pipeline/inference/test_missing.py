@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.extras import Extras
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.training.train import train
 
@@ -133,3 +134,22 @@ def test_unknown_names_are_refused(cohort: Path, forgiving: Path, tmp_path: Path
         segment([cohort], tmp_path / "out", bundle=forgiving, device="cpu", without=["dwi"])
     with pytest.raises(PipelineError, match="no case nobody"):
         segment([cohort], tmp_path / "out", bundle=forgiving, device="cpu", only=["nobody"])
+
+
+def test_volumes_page_and_report_say_what_was_missing(
+    lacking: Path, cohort: Path, forgiving: Path, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    out, report = tmp_path / "out", tmp_path / "report"
+    extras = Extras(volumes=True, viewer=True, preview=True)
+    segment([lacking], out, bundle=forgiving, device="cpu", allow_missing=True, only=[CASE, OTHER], extras=extras)
+    volumes = json.loads((out / "volumes.json").read_text())["cases"]
+    assert volumes[CASE]["missing"] == ["t1"]
+    assert "missing" not in volumes[OTHER]
+    pages = {name: (out / f"{name}_viewer.html").read_text() for name in (CASE, OTHER)}
+    assert "segmented without t1" in pages[CASE]
+    assert "segmented without" not in pages[OTHER]
+    assert command("evaluate", out, cohort, "-o", report, "--rules", "brats2023-gli").code in (0, 1)
+    for name in ("report.html", "report.md"):
+        text = (report / name).read_text()
+        assert f"{CASE} was segmented without t1" in text
+        assert f"{OTHER} was segmented without" not in text
