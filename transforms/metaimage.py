@@ -80,6 +80,7 @@ def _understood(fields: Mapping[str, str], length: int) -> tuple[Affine, Body, b
         raise ValueError(f"the type {fields['ElementType']} is not known")
     big = _flag(fields, "BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
     dtype = np.dtype(TYPES[fields["ElementType"]]).newbyteorder(">" if big else "<")
+    numbers(fields.get("CenterOfRotation", "0 0 0"), 3)
     matrix = _first(fields, ("TransformMatrix", "Orientation", "Rotation"), "1 0 0 0 1 0 0 0 1")
     origin = _first(fields, ("Offset", "Position", "Origin"), "0 0 0")
     spacing = numbers(_first(fields, ("ElementSpacing", "ElementSize")), 3)

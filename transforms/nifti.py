@@ -7,6 +7,7 @@ the file that a label map belongs to.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from pathlib import Path
@@ -29,6 +30,8 @@ except ImportError:  # the same functions, slower
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 SUFFIXES = (*NIFTI_SUFFIXES, ".mha", ".nrrd")
 """Of the files that hold a volume, see :mod:`transforms.scans`."""
+_unheard = logging.Logger("nibabel's remarks on headers")
+_unheard.addHandler(logging.NullHandler())
 GRID_TOLERANCE = 0.1
 """Two grids are one when no corner voxel lies further apart than this share of the smallest voxel side."""
 STRAIGHT = 1e-4
@@ -124,7 +127,8 @@ def _read_start(stream: Stream) -> tuple[Any, Body, int]:
             f"{path}: is one half of a pair (.hdr and .img), whose voxels lie in another file; write one .nii file"
         )
     try:
-        header = kind.header_class(start)  # nibabel mends what it can, such as negative voxel sides
+        header = kind.header_class(start, check=False)
+        header.check_fix(logger=_unheard, error_level=40)  # mends what it can, such as negative voxel sides
         dtype, shape = header.get_data_dtype(), tuple(map(int, header.get_data_shape()))
         if not shape or min(shape) < 1:
             raise ValueError(f"shape {shape}")
@@ -132,6 +136,8 @@ def _read_start(stream: Stream) -> tuple[Any, Body, int]:
             raise ValueError(f"the header promises {math.prod(shape) * dtype.itemsize} bytes, shape {shape}")
         slope, inter = header.get_slope_inter()
         offset = int(header.get_data_offset())
+        if offset < length + 4:  # nibabel would take the header itself for voxels
+            raise ValueError(f"its voxels begin at byte {offset}, {length + 4} or more is needed")
         affine = header.get_best_affine()
     except Exception as error:  # nibabel raises many kinds for a header that makes no sense
         raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
@@ -141,8 +147,9 @@ def _read_start(stream: Stream) -> tuple[Any, Body, int]:
         raise PipelineError(misplaced(path, affine))
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    header.set_data_shape(shape)
-    return header, Body(shape, dtype, max(offset, length), 1.0 if slope is None else slope, inter or 0.0), length
+    if shape != header.get_data_shape():  # which sets voxel sides behind the last axis to 1
+        header.set_data_shape(shape)
+    return header, Body(shape, dtype, offset, 1.0 if slope is None else slope, inter or 0.0), length
 
 
 def misplaced(path: str | os.PathLike[str], affine: npt.NDArray[Any]) -> str:
@@ -154,7 +161,6 @@ def misplaced(path: str | os.PathLike[str], affine: npt.NDArray[Any]) -> str:
 def image_of(values: npt.NDArray[Any], header: Any) -> nib.Nifti1Image:
     """Voxels and the header that they came with, whose fields stay as they are but for shape and type."""
     kind: Any = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    header.set_data_shape(values.shape)
     header.set_data_dtype(values.dtype)
     image: nib.Nifti1Image = kind(values, header.get_best_affine(), header)
     return image

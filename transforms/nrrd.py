@@ -38,6 +38,23 @@ WORLDS = {
     "las": np.diag([-1.0, 1.0, 1.0]),
 }
 """Space to what turns it into RAS."""
+REMARKS = {
+    "content",
+    "centers",
+    "centerings",
+    "labels",
+    "sampleunits",
+    "measurementframe",
+    "min",
+    "max",
+    "oldmin",
+    "oldmax",
+}
+"""Fields that change neither voxels nor their place."""
+FIELDS = REMARKS | {
+    "type", "dimension", "sizes", "encoding", "endian", "space", "spacedirections", "spaceorigin", "spaceunits",
+    "kinds", "lineskip", "byteskip", "datafile",
+}  # fmt: skip
 PACKINGS = {"raw": False, "gzip": True, "gz": True}
 LONGEST = 2**20
 """Bytes of a header; more are none."""
@@ -80,8 +97,8 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
         if not colon:
             raise ValueError(f"the line {line[:40]!r} is no 'field: value'")
         name = key.strip().lower().replace(" ", "")
-        if name in fields:
-            raise ValueError(f"{key!r} occurs twice")
+        if name in fields or name not in FIELDS:
+            raise ValueError(f"the field {key[:40]!r} {'occurs twice' if name in fields else 'is not known here'}")
         fields[name] = value.strip()
     raise ValueError("no empty line ends it")
 
@@ -101,6 +118,9 @@ def _understood(fields: Mapping[str, str], length: int) -> tuple[Affine, Body, b
         raise ValueError(
             f"the space {fields.get('space')!r} does not say which side is left; left-posterior-superior does"
         )
+    kinds = fields.get("kinds", "domain domain domain").lower().split()
+    if len(kinds) != 3 or not set(kinds) <= {"domain", "space", "none", "???"}:
+        raise ValueError(f"its axes are {fields['kinds']!r}; three axes in space are needed, and one value per voxel")
     units = re.findall(r'"([^"]*)"', fields.get("spaceunits", ""))
     if any(unit not in ("mm", "") for unit in units):
         raise ValueError(f"it measures in {', '.join(units)}; mm is needed")

@@ -98,7 +98,7 @@ def _case(case_id: str, layout: str, slots: Slots) -> Case:
 
 
 def _scan(root: Path) -> tuple[list[tuple[Path, Case]], list[Path], list[str]]:
-    """The cases below a root with their folders, the NIfTI files that belong to none, and the names of other files."""
+    """The cases below a root with their folders, the volumes that belong to none, and the names of other files."""
     nifti: dict[Path, dict[str, Path]] = defaultdict(dict)
     cases: list[tuple[Path, Case]] = []
     listed: set[Path] = set()
@@ -187,7 +187,7 @@ def find_cases(*roots: Path) -> list[Case]:
             raise _nothing_found(root, strangers, other_names)
         if strangers:
             some = ", ".join(str(path) for path in strangers[:3])
-            logger.warning("%s: %d NIfTI files belong to no case and are left out: %s", root, len(strangers), some)
+            logger.warning("%s: %d files with volumes belong to no case and are left out: %s", root, len(strangers), some)
         for folder, case in found:
             first, _ = cases.setdefault(case.case_id, (folder, case))
             if first.resolve() != folder.resolve():

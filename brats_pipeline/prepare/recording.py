@@ -20,7 +20,7 @@ from brats_pipeline.prepare.exam import Scan
 from brats_pipeline.prepare.grids import Grid
 from brats_pipeline.prepare.matching import Match
 from brats_pipeline.prepare.native import SCHEMA_VERSION
-from transforms.nifti import is_nifti_name, read_header
+from transforms.scans import read_scan_header
 
 
 def match_record(name: str, found: Match) -> dict[str, Any]:
@@ -40,8 +40,8 @@ def match_record(name: str, found: Match) -> dict[str, Any]:
 def header_of(path: Scan, image: sitk.Image) -> str:
     """The NIfTI header of the reference, to the bit, as base64; one made from its grid where it is no NIfTI file."""
     header = (
-        read_header(path).header
-        if isinstance(path, Path) and is_nifti_name(path.name)
+        read_scan_header(path).header
+        if isinstance(path, Path)
         else nib.Nifti1Image(np.zeros(image.GetSize(), np.uint8), Grid.of(image).affine).header
     )
     return base64.b64encode(header.binaryblock).decode("ascii")

@@ -231,6 +231,32 @@ def test_a_header_that_makes_no_sense_is_refused(tmp_path, offset, value):
     assert_refused(tmp_path / "a.nii", "the NIfTI header cannot be used|no NIfTI file|the header promises")
 
 
+def test_a_picture_of_two_axes_keeps_the_third_side_of_its_voxels(tmp_path):
+    image = nib.Nifti1Image(np.zeros((5, 4), np.uint8), None)
+    image.header.set_qform(OBLIQUE, 1)
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    np.testing.assert_array_equal(read_nifti(tmp_path / "a.nii").affine, nib.load(tmp_path / "a.nii").affine)
+    np.testing.assert_allclose(read_header(tmp_path / "a.nii").affine, OBLIQUE, atol=1e-5)
+
+
+@pytest.mark.parametrize(("image_class", "place", "least"), [(nib.Nifti1Image, 108, 352), (nib.Nifti2Image, 168, 544)])
+@pytest.mark.parametrize("short", [1, 4, 352])
+def test_voxels_that_begin_within_the_header_are_refused(tmp_path, image_class, place, least, short):
+    content = bytearray(scan(image_class=image_class).to_bytes())
+    content[place : place + 4] = np.array([max(0, least - short)], "<f4" if least == 352 else "<i4").tobytes()
+    (tmp_path / "a.nii").write_bytes(content)
+    assert_refused(tmp_path / "a.nii", "the NIfTI header cannot be used .*(begin at byte|vox offset)")
+
+
+def test_what_is_wrong_with_a_header_is_said_once(tmp_path, capfd, caplog):
+    content = bytearray(scan().to_bytes())
+    content[70:72] = (590).to_bytes(2, "little")
+    (tmp_path / "a.nii").write_bytes(content)
+    assert_refused(tmp_path / "a.nii", "the NIfTI header cannot be used .*590")
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
