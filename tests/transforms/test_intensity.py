@@ -74,3 +74,12 @@ def test_the_z_score_over_nonzero_voxels_is_that_of_monai(dtype: torch.dtype, tu
     assert result.is_contiguous()
     assert torch.equal(result.affine, scan.affine)
     assert torch.equal(result == 0, volume == 0)
+
+
+def test_working_piece_by_piece_changes_nothing(image: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    air = image < 5
+    scan = image.masked_fill(air, 0.0)
+    whole, clipped = ZScored("image")({"image": scan})["image"], clip_z_score(image)
+    monkeypatch.setattr("transforms.intensity.PIECE", 7)
+    torch.testing.assert_close(ZScored("image")({"image": scan})["image"], whole)
+    assert torch.equal(clip_z_score(image), clipped)
