@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from brats_pipeline.dicom.headers import (
     numbers_of,
     read_header,
     text_of,
+    uid_name,
 )
 from brats_pipeline.dicom.stacks import Instance
 from brats_pipeline.errors import PipelineError
@@ -30,6 +32,8 @@ from transforms.nifti import is_volume_name
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+STANDARD = "1.2.840.10008."
+"""Begins every identifier that the DICOM standard gives away."""
 SPLIT = 1e-2
 """Slices whose direction cosines differ by more belong to different stacks of one series."""
 
@@ -163,15 +167,16 @@ def _instance(path: Path, root: Path, aside: Counter[str], damaged: list[Path]) 
         except PipelineError:
             damaged.append(path)
             return None
-        kind = text_of(header, "SOPClassUID") or _kind_before_header(header)
+        kinds = {text_of(header, "SOPClassUID"), _kind_before_header(header)} - {""}
+        kind = kinds.pop() if len(kinds) == 1 else ""  # told twice, and once alone in old files
         if kind in (MR_IMAGE, *MULTI_FRAME_MR):
             if all(text_of(header, keyword) for keyword in ("SOPClassUID", "SeriesInstanceUID", "Rows", "Columns")):
                 return Instance(path, header)
             damaged.append(path)
-        elif not kind:
+        elif (name := _kind_name(kind)) is None:
             damaged.append(path)
         elif kind != DIRECTORY:
-            aside[_kind_name(kind)] += 1
+            aside[name] += 1
     return None
 
 
@@ -181,10 +186,14 @@ def _is_deflated(path: Path) -> bool:
         return DEFLATED.encode() in file.read(1024)
 
 
-def _kind_name(uid: str) -> str:
-    from pydicom.uid import UID
-
-    return str(UID(uid).name)
+def _kind_name(uid: str) -> str | None:
+    """What a SOP class is called, also one of a vendor's own; None where it is none."""
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)+", uid) is None:
+        return None
+    name = uid_name(uid)
+    if name != uid:
+        return name
+    return None if uid.startswith(STANDARD) else f"vendor's own object ({uid})"
 
 
 def _kind_before_header(header: Dataset) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,20 @@ def need(library: str) -> None:
         )
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """No word of values against the letter of the standard: scanners write them, and each is judged where used."""
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def read_header(path: Path, tags: Sequence[str] | None = TAGS) -> Dataset:
     """Everything before the pixels of one file.
 
@@ -80,18 +96,25 @@ def read_header(path: Path, tags: Sequence[str] | None = TAGS) -> Dataset:
     import pydicom
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # values against the letter of the standard; each is judged where it is used
+        with silent():
             header = pydicom.dcmread(
                 path, stop_before_pixels=True, force=True, specific_tags=list(tags) if tags else None
             )
             for keyword in TAGS:
                 header.get(keyword)  # pydicom reads a value when it is first asked for
+            for keyword in ("MediaStorageSOPClassUID", "TransferSyntaxUID"):
+                header.file_meta.get(keyword)
         return header
     except Exception as error:  # pydicom raises many kinds for a damaged file
         raise PipelineError(f"{path}: the DICOM header is damaged ({error}); export the file again") from error
+
+
+def uid_name(uid: str) -> str:
+    """What an identifier of the standard is called; the identifier itself where it is none."""
+    from pydicom.uid import UID
+
+    with silent():
+        return str(UID(uid).name)
 
 
 def text_of(header: Dataset, keyword: str) -> str:

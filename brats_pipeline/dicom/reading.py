@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from brats_pipeline.dicom.finding import Series, find_series
-from brats_pipeline.dicom.headers import number_of, text_of
+from brats_pipeline.dicom.headers import number_of, text_of, uid_name
 from brats_pipeline.dicom.stacks import FEWEST, Instance, Stack, stack_of
 from brats_pipeline.errors import PipelineError
 
@@ -92,12 +92,10 @@ def _pixels(each: Instance, stack: Stack, name: str) -> np.ndarray:
 
 def _why(each: Instance) -> str:
     """The likely reason, and what to do."""
-    from pydicom.uid import UID
-
     syntax = text_of(each.header.file_meta, "TransferSyntaxUID")
     if syntax and syntax not in PLAIN:
         return (
-            f"its pixels are compressed ({UID(syntax).name}) or damaged: export the series uncompressed (explicit VR "
+            f"its pixels are compressed ({uid_name(syntax)}) or damaged: export the series uncompressed (explicit VR "
             "little endian), or decompress it with gdcmconv --raw"
         )
     return "the file is truncated or damaged: copy or export it again"

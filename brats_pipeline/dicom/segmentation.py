@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ from brats_pipeline.dicom.codes import (
     Triple,
 )
 from brats_pipeline.dicom.confidentiality import declare, geometry_alone, with_required
-from brats_pipeline.dicom.headers import MR_IMAGE, need, read_header, text_of
+from brats_pipeline.dicom.headers import MR_IMAGE, need, read_header, silent, text_of
 from brats_pipeline.dicom.stacks import Instance, Stack, stack_of
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import is_dicom, write_atomically
@@ -91,8 +90,7 @@ def write_dicom_seg(
     with_required(headers, stack.spacing_mm[2])
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # names of patients against the letter of the standard, as hospitals have
+        with silent():
             made = _segmentation(labels, headers, stack, table, regions)
             if deidentify:
                 declare(made)

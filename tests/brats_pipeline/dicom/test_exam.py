@@ -15,8 +15,10 @@ pytest.importorskip("highdicom")
 
 import pydicom
 
+from brats_pipeline.cases import find_cases
 from brats_pipeline.dicom.segmentation import write_dicom_seg
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.making import Made, make_dicom
 from brats_pipeline.phantom import make_case
 from brats_pipeline.prepare import prepare_case, source_series, to_native
 
@@ -130,6 +132,21 @@ def test_a_label_map_of_the_case_becomes_a_segmentation_of_the_original_series(
         back[:, :, which][frame.T > 0] = segment
     assert (head.tumour > 0).sum() > 50
     assert np.array_equal(back, head.tumour)
+
+
+def test_segment_finds_the_series_of_a_case_among_the_others_of_its_folder(
+    case: Path, exam: Path, scan: Any, tmp_path: Path
+) -> None:
+    image = nib.load(case / "head 3-t1c.nii.gz")
+    (tmp_path / "native").mkdir()
+    nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), tmp_path / "labels.nii.gz")
+    (found,) = find_cases(case)
+    made = Made(found, tmp_path / "labels.nii.gz", "brats2023")
+    make_dicom(made, tmp_path / "o.dcm", native=tmp_path / "native" / "n.nii.gz", series=None, deidentify=False)
+    t1c = [each for each in map(pydicom.dcmread, exam.glob("IM1*")) if each.SeriesDescription == "AX T1 +C"]
+    written = pydicom.dcmread(tmp_path / "o.dcm")
+    assert written.ReferencedSeriesSequence[0].SeriesInstanceUID == t1c[0].SeriesInstanceUID
+    assert written.pixel_array.sum() == np.prod(scan.size)
 
 
 def test_a_case_from_other_files_has_no_source_series(case: Path, tmp_path: Path) -> None:

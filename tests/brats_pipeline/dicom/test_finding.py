@@ -47,6 +47,7 @@ def test_a_series_spread_over_folders_is_one(scanner: Any, tmp_path: Path) -> No
     [
         (BasicTextSRStorage, "Basic Text SR Storage"),
         (SegmentationStorage, "Segmentation Storage"),
+        ("1.3.12.2.1107.5.9.1", "vendor's own object (1.3.12.2.1107.5.9.1)"),
         (RTStructureSetStorage, "RT Structure Set Storage"),
         (GrayscaleSoftcopyPresentationStateStorage, "Grayscale Softcopy Presentation State Storage"),
     ],
