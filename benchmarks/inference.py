@@ -219,6 +219,13 @@ def table(result: dict[str, Any]) -> str:
                 f"{told['peak_bytes'] / 2**30:.1f} | {shown(scores['exact_float32']['lowest'])} | "
                 f"{shown(scores['stock']['lowest'])} | {shown(scores['drawn']['mean'])} | {stages} |"
             )
+        if (cropped := found["dice"].get("cropped")) and cropped["exact_float32"]["mean"] is not None:
+            beside = cropped["exact_float32"]
+            lines += [
+                "",
+                "The crop to the brain changes what weights say that never saw it: Dice beside their own label maps "
+                f"of the whole image {shown(beside['mean'])} in the mean, {shown(beside['lowest'])} at the lowest.",
+            ]
         for window, most in found["max_logit_difference"].items():
             lines += ["", f"Largest difference of float32 logits from MONAI's, window {window}: {most:.1e}."]
     lines += [""] + [f"Skipped: {reason}." for reason in result["skipped"]]

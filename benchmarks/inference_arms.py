@@ -8,6 +8,7 @@
                    our way
     exact_float32  the same, float32
     fast           brats_glioma_3d on the box around the brain, in one pass
+    cropped        the same with the weights of exact, which never saw a crop: what the crop changes for them
 
 Commands come as lines of JSON on standard input, answers go to standard output behind ``ANSWER``.
 """
@@ -33,7 +34,7 @@ from brats_pipeline.cases import find_cases
 from brats_pipeline.cases.case import Case
 from transforms.labels import MODALITIES
 
-ARMS = ("stock", "plain", "nnunet", "exact", "exact_float32", "fast")
+ARMS = ("stock", "plain", "nnunet", "exact", "exact_float32", "fast", "cropped")
 ANSWER = "ANSWER "
 WINDOW = (240, 240, 160)
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -174,11 +175,11 @@ class Ours:
 
         self.clock, self.device = clock, options.device
         self.bundle = Path(options.folder) / f"{options.arm}-{options.network}"
-        full = options.arm != "fast" and options.arm != "plain"
+        full = options.arm in ("exact", "exact_float32")
         changes: dict[str, Any] = {
             "network_def": definition(options.network, options.tiny),
             "field_of_view": "full" if full else "foreground",
-            "precision": "auto" if options.arm in ("exact", "fast") else "float32",
+            "precision": "float32" if options.arm in ("plain", "exact_float32") else "auto",
             "roi_size": list(options.window),
             **json.loads(options.set),
         }

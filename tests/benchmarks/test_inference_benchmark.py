@@ -87,7 +87,7 @@ def test_every_arm_runs_on_phantoms_and_ours_says_what_monai_says(
     inference.main()
     result = json.loads((tmp_path / "out.json").read_text())
     found = result["networks"]["unet"]
-    assert set(found["arms"]) == {"stock", "plain", "exact", "exact_float32", "fast"}
+    assert set(found["arms"]) == {"stock", "plain", "exact", "exact_float32", "fast", "cropped"}
     assert result["skipped"] == ["nnunet: give --nnunet-python, an interpreter that has nnunetv2"]
     assert max(found["max_logit_difference"].values()) <= 1e-4
     assert found["dice"]["exact_float32"]["stock"]["lowest"] >= 0.999
