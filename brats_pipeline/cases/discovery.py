@@ -187,7 +187,9 @@ def find_cases(*roots: Path) -> list[Case]:
             raise _nothing_found(root, strangers, other_names)
         if strangers:
             some = ", ".join(str(path) for path in strangers[:3])
-            logger.warning("%s: %d files with volumes belong to no case and are left out: %s", root, len(strangers), some)
+            logger.warning(
+                "%s: %d files with volumes belong to no case and are left out: %s", root, len(strangers), some
+            )
         for folder, case in found:
             first, _ = cases.setdefault(case.case_id, (folder, case))
             if first.resolve() != folder.resolve():

@@ -49,6 +49,21 @@ def placing_notes(files: Mapping[str, Path]) -> list[str]:
     return [f"{', '.join(names)}: {note}" for note, names in said.items()]
 
 
+def link_notes(files: Mapping[str, Path]) -> list[str]:
+    """A link that leads out of the folder while other files of the case lie in it, one sentence for each.
+
+    Cohorts that are all links into a store are usual, and said nothing of.
+
+    Args:
+        files: image to its file.
+    """
+    led = {name: path.resolve() for name, path in files.items() if path.is_symlink()}
+    out = [name for name, real in led.items() if not real.is_relative_to(files[name].parent.resolve())]
+    if len(out) == len(files):
+        return []
+    return [f"{name} is a link that leads out of the case's folder, to {led[name]}; others are files" for name in out]
+
+
 def has_usable_grid(shape: tuple[int, ...], affine: npt.NDArray[Any]) -> bool:
     """Whether a file has three axes, and voxels of a size and direction."""
     return len(shape) == 3 and bool(np.isfinite(affine).all()) and bool(abs(np.linalg.det(affine[:3, :3])) > 1e-9)

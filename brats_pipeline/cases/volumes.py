@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.cases.case import Case, Source
-from brats_pipeline.cases.integrity import placing_notes
+from brats_pipeline.cases.integrity import link_notes, placing_notes
 from brats_pipeline.cases.stacks import is_stack, twin_defect
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.nifti import voxels
@@ -66,10 +66,14 @@ def read_volumes(case: Case, names: Sequence[str]) -> Iterator[tuple[str, Volume
             yield name, error
 
 
-def placing_notes_of(case: Case, names: Sequence[str]) -> list[str]:
-    """:func:`brats_pipeline.cases.integrity.placing_notes` of some images of a case; none of slices."""
+def file_notes(case: Case, names: Sequence[str]) -> list[str]:
+    """What a person should know of the files of some images of a case, one sentence each; nothing of slices.
+
+    How their headers place the voxels (:func:`brats_pipeline.cases.integrity.placing_notes`), and odd links.
+    """
     sources = {name: case.images[name] for name in names if name in case.images}
-    return placing_notes({name: one.paths[0] for name, one in sources.items() if not is_stack(one)})
+    files = {name: one.paths[0] for name, one in sources.items() if not is_stack(one)}
+    return placing_notes(files) + link_notes(files)
 
 
 def _decode(source: Source, *, mask: bool) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:

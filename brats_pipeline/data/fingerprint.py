@@ -18,7 +18,7 @@ from brats_pipeline.cases.decathlon import missing_files
 from brats_pipeline.cases.integrity import Grid, grid_defects, has_usable_grid, read_grid, slice_defects
 from brats_pipeline.cases.layouts import modalities_of
 from brats_pipeline.cases.stacks import is_stack, twin_defect
-from brats_pipeline.cases.volumes import channel_defect, copied_modalities, placing_notes_of, read_volumes
+from brats_pipeline.cases.volumes import channel_defect, copied_modalities, file_notes, read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.contrast import image_defects
 from transforms.labels import MODALITIES, TABLE_ORDER, convention
@@ -316,7 +316,7 @@ def _inspect(
         intensities=percentiles,
         copied=tuple(copied),
         defects=tuple(defects),
-        notes=(*_copies_notes(copied), *placing_notes_of(case, tuple(case.images))),
+        notes=(*_copies_notes(copied), *file_notes(case, tuple(case.images))),
     ), count
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from brats_pipeline.bundles import bundle_for, bundle_path, wanted_modalities, written_regions
 from brats_pipeline.cases import decide_conventions, without_labels
-from brats_pipeline.cases.volumes import placing_notes_of
+from brats_pipeline.cases.volumes import file_notes
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.doubt import note_doubt
 from brats_pipeline.inference.ensembles import Weights, checkpoint_members, ensemble_of
@@ -119,7 +119,7 @@ def segment(
         raise PipelineError(refusal)
     items = usable(cases, wanted, regions, allow_missing, result)
     for case in cases:
-        for sentence in placing_notes_of(case, wanted) if case.case_id not in result.failed else ():
+        for sentence in file_notes(case, wanted) if case.case_id not in result.failed else ():
             result.note(case.case_id, sentence)
     extras = extras or Extras()
     extras.refuse_early(cases)

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle
+from brats_pipeline.cases.volumes import file_notes
 from brats_pipeline.inference.inputs import cases_given
 from brats_pipeline.phantom import make_case
 from brats_pipeline.weights import write_checkpoint
@@ -178,6 +179,32 @@ def test_links_are_followed_and_the_record_names_the_files(command, untrained, i
     assert_same(segmented(command, untrained, tmp_path / "out", tmp_path / "case7")[0], expected)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert {told["path"] for told in record["cases"]["case7"]["inputs"].values()} == set(map(str, stored.values()))
+
+
+def test_a_lone_link_out_of_the_folder_is_told(command, untrained, images, expected, tmp_path):
+    paths = write_four(tmp_path / "case7", images, ".nii.gz")
+    (tmp_path / "elsewhere").mkdir()
+    paths["t2"].rename(tmp_path / "elsewhere" / "t2.nii.gz")
+    paths["t2"].symlink_to("../elsewhere/t2.nii.gz")
+    image, outcome = segmented(command, untrained, tmp_path / "out", tmp_path / "case7")
+    assert_same(image, expected)
+    note = f"t2 is a link that leads out of the case's folder, to {tmp_path / 'elsewhere' / 't2.nii.gz'}; others are"
+    assert note in outcome.err + outcome.out
+    outcome = command("inspect", tmp_path / "case7")
+    assert note in " ".join((outcome.err + outcome.out).split())
+
+
+def test_links_within_the_folder_and_whole_cohorts_of_links_are_not_told(images, tmp_path):
+    paths = write_four(tmp_path / "case7", images, ".nii.gz")
+    paths["t2"].rename(tmp_path / "case7" / "4711.dat")
+    paths["t2"].symlink_to("4711.dat")
+    (case,) = cases_given([tmp_path / "case7"])
+    assert not file_notes(case, MODALITIES)
+    (tmp_path / "farm").mkdir()
+    for name, path in paths.items():
+        (tmp_path / "farm" / f"{name}.nii.gz").symlink_to(path)
+    (case,) = cases_given([tmp_path / "farm"])
+    assert not file_notes(case, MODALITIES)
 
 
 # --- notes ---------------------------------------------------------------------------------------------------------
