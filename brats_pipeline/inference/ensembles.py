@@ -60,7 +60,14 @@ class Ensemble:
         return [out / FOLDER / f"{number}_{root.name}" for number, root in enumerate(self.roots, start=1)]
 
     def run_members(
-        self, segment: Callable[..., Any], inputs: Any, out: Path, *, fresh: bool, into: Segmentation, **arguments: Any
+        self,
+        segment: Callable[..., Any],
+        inputs: Any,
+        out: Path,
+        *,
+        fresh: bool,
+        into: Segmentation | None = None,
+        **arguments: Any,
     ) -> dict[str, str]:
         """Have each member segment; what a killed call has left is taken up again.
 
@@ -82,7 +89,7 @@ class Ensemble:
             # Shares are dealt already; the folder may be that of other processes too.
             result = segment(inputs, folder, bundle=root, save_probabilities=True, share="1/1", **arguments)
             failed |= {case_id: f"{root.name}: {reason}" for case_id, reason in result.failed.items()}
-            for case_id, sentences in result.unlike.items():
+            for case_id, sentences in result.unlike.items() if into is not None else ():
                 known = into.unlike.setdefault(case_id, [])
                 known += [sentence for sentence in sentences if sentence not in known]
         return failed

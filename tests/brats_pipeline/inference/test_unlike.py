@@ -95,3 +95,12 @@ def test_an_export_keeps_what_the_training_saw(run: Path, tmp_path: Path) -> Non
 def test_what_is_frozen_for_new_weights_does_not_take_over_what_others_saw(run: Path, tmp_path: Path) -> None:
     freeze_bundle(run, tmp_path / "frozen", {})
     assert not (tmp_path / "frozen" / "configs" / "fingerprint.json").exists()
+
+
+def test_the_members_of_an_ensemble_say_it_once(case: Path, run: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(run, tmp_path / "other")
+    change(case, "t2", lambda array: np.roll(array, 4, axis=0))
+    alone = segment([case], tmp_path / "alone", bundle=run, device="cpu").unlike
+    together = segment([case], tmp_path / "together", bundle=[run, other], device="cpu")
+    assert together.unlike == alone != {}
+    assert json.loads((together.out / "run.json").read_text())["cases"][CASE]["unlike"] == alone[CASE]
