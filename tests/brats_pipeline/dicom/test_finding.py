@@ -155,3 +155,22 @@ def test_a_folder_with_volumes_in_single_files_is_no_dicom_folder(scanner: Any, 
     assert not holds_dicom(tmp_path / "exam")
     assert holds_dicom(folder)
     assert not holds_dicom(tmp_path / "nowhere")
+
+
+def test_without_pydicom_the_message_says_what_to_install(
+    scanner: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib.util
+
+    folder = scanner.save(scanner.Scan().slices(), tmp_path / "exam")
+    monkeypatch.setattr(importlib.util, "find_spec", {}.get)
+    with pytest.raises(
+        PipelineError, match=r'needs pydicom, which is not installed; .*pip install "brats-pipeline\[di'
+    ):
+        find_series(folder)
+
+
+def test_preparing_other_files_needs_no_pydicom(tmp_path: Path, python: Any) -> None:
+    code = "import sys; sys.modules['pydicom'] = sys.modules['highdicom'] = None; import brats_pipeline.prepare"
+    done = python(["-c", code], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
