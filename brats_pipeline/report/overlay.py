@@ -178,14 +178,15 @@ def overlay_figure(
             axes.imshow(picture, cmap="gray", vmin=low, vmax=high, extent=extent, interpolation="bilinear")
             for region in expected:
                 draw_outline(axes, _plane(expected[region], axis, places[axis]), extent, colors="white", linewidths=1.1)
-            for region, mask in predicted.items():
+            for inside, (region, mask) in zip(reversed(range(len(predicted))), predicted.items(), strict=True):
                 colour = COLOURS.get(region, OTHER_COLOUR)
                 draw_outline(
                     axes,
                     _plane(mask, axis, places[axis]),
                     extent,
                     colors=colour,
-                    linewidths=1.4,
+                    # Where regions share a border, the wider one shows beside the one that lies on it.
+                    linewidths=1.4 if reference is not None else (1.2, 3.2, 1.8)[min(inside, 2)],
                     linestyles=dashes,
                 )
             axes.set(xlim=(0, across), ylim=(down, 0), xticks=[], yticks=[])
@@ -215,7 +216,8 @@ def overlay_figure(
         borderaxespad=0.1,
     )
     for number, line in enumerate(reversed(below)):
-        figure.text(0.5, (0.07 + 0.2 * number) / height, line, ha="center", va="bottom", color="#d9d9d9", fontsize=8)
+        loud = {"color": "#E69F00", "fontsize": 11} if line.isupper() else {"color": "#d9d9d9", "fontsize": 8}
+        figure.text(0.5, (0.07 + 0.2 * number) / height, line, ha="center", va="bottom", **loud)
     buffer = io.BytesIO()
     quality = {"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {"metadata": {"Software": None}}
     figure.savefig(buffer, format=kind, dpi=130, facecolor="black", **quality)
