@@ -20,7 +20,7 @@ import numpy.typing as npt
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from transforms.decoding import GZIP, Body, Stream, opened, read_values
-from transforms.world import MOST_BYTES
+from transforms.world import FARTHEST, MOST_BYTES
 
 try:
     from isal import igzip
@@ -143,7 +143,7 @@ def _read_start(stream: Stream) -> tuple[Any, Body, int]:
         raise PipelineError(f"{path}: the NIfTI header cannot be used ({error}); write the file again") from error
     if dtype.kind not in "iuf":
         raise PipelineError(f"{path}: holds colours or complex numbers; a scan of one number per voxel is needed")
-    if not np.isfinite(affine).all():
+    if not (np.abs(affine) <= FARTHEST).all():  # nor is NaN
         raise PipelineError(misplaced(path, affine))
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]

@@ -12,20 +12,22 @@ import numpy.typing as npt
 Affine = npt.NDArray[np.float64]
 LPS = np.diag([-1.0, -1.0, 1.0])
 """Turns millimetres towards Left, Posterior, Superior into those towards Right, Anterior, Superior, and back."""
+FARTHEST = 1e12
+"""Larger numbers place no voxels, and their squares are none."""
 LONGEST_SIDE = 2**31
 MOST_BYTES = 2**50
 """No scan is larger than a pebibyte."""
 
 
 def numbers(text: str, count: int) -> list[float]:
-    """``"1 0 -0.5"`` to three finite numbers.
+    """``"1 0 -0.5"`` to three numbers up to :data:`FARTHEST`.
 
     Raises:
         ValueError: there is another number of them, or one is none.
     """
     words = text.replace(",", " ").split()
     values = [float(word) for word in words]
-    if len(values) != count or not all(map(math.isfinite, values)):
+    if len(values) != count or not all(abs(value) <= FARTHEST for value in values):
         raise ValueError(f"{text!r} is not {count} numbers")
     return values
 

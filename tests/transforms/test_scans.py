@@ -296,6 +296,19 @@ def test_a_quaternion_of_no_rotation_is_noted():
     assert placing_note(image) == "qform (code 1) and sform (code 1) place the voxels apart; the sform holds"
 
 
+@pytest.mark.parametrize("read", [read_scan, read_scan_header])
+def test_numbers_whose_squares_are_none_place_no_voxels(tmp_path, read):
+    image = nib.Nifti2Image(np.zeros(SHAPE, np.uint8), None)
+    image.header["sform_code"] = 1
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = np.diag([1, 1e200, 1, 1])[:3]
+    (tmp_path / "a.nii").write_bytes(image.to_bytes())
+    with pytest.raises(PipelineError, match="the affine of the header places no voxels"):
+        read(tmp_path / "a.nii")
+    header = MHA.format(type="MET_SHORT", big=False).replace("0.5 2 3", "0.5 2e200 3")
+    with pytest.raises(PipelineError, match=r"'0\.5 2e200 3' is not 3 numbers"):
+        read(written(tmp_path / "a.mha", header))
+
+
 @pytest.mark.parametrize(
     ("sides", "unit", "says"),
     [
