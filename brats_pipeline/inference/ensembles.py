@@ -89,7 +89,9 @@ class Ensemble:
             # Shares are dealt already; the folder may be that of other processes too.
             result = segment(inputs, folder, bundle=root, save_probabilities=True, share="1/1", **arguments)
             failed |= {case_id: f"{root.name}: {reason}" for case_id, reason in result.failed.items()}
-            for case_id, sentences in result.unlike.items() if into is not None else ():
+            if into is None:
+                continue
+            for case_id, sentences in result.unlike.items():
                 known = into.unlike.setdefault(case_id, [])
                 known += [sentence for sentence in sentences if sentence not in known]
         return failed
