@@ -216,7 +216,9 @@ def overlay_figure(
         borderaxespad=0.1,
     )
     for number, line in enumerate(reversed(below)):
-        loud = {"color": "#E69F00", "fontsize": 11} if line.isupper() else {"color": "#d9d9d9", "fontsize": 8}
+        loud: dict[str, Any] = (
+            {"color": "#E69F00", "fontsize": 11} if line.isupper() else {"color": "#d9d9d9", "fontsize": 8}
+        )
         figure.text(0.5, (0.07 + 0.2 * number) / height, line, ha="center", va="bottom", **loud)
     buffer = io.BytesIO()
     quality = {"pil_kwargs": {"quality": 82}} if kind == "jpeg" else {"metadata": {"Software": None}}
