@@ -44,7 +44,7 @@ def coarser(image: sitk.Image, side_mm: float) -> sitk.Image:
     for axis, (factor, step) in enumerate(zip(factors, image.GetSpacing(), strict=True)):
         if factor > 1:
             image = smooth_along(image, 0.5 * factor * step, axis)
-    return sitk.Shrink(image, factors) if max(factors) > 1 else image
+    return sitk.BinShrink(image, factors) if max(factors) > 1 else image  # Shrink moves the voxels off their places
 
 
 def head_mask(image: sitk.Image, *, margin_mm: float = 0.0) -> sitk.Image:
