@@ -93,6 +93,7 @@ def test_the_metadata_say_where_the_voxels_lie(head, write_case):
     assert load(item)["case_id"] == "case"
 
 
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")  # MONAI's, wherever pydicom is installed
 def test_any_load_image_of_monai_can_use_the_reader(head, write_case):
     images, _ = head()
     item = write_case(images)
