@@ -9,6 +9,7 @@ from brats_pipeline.bundles.installed import (
     network_overlay,
     read_metadata,
     wanted_modalities,
+    weights_licence,
     weights_path,
     written_regions,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "read_metadata",
     "refuse_unknown_ids",
     "wanted_modalities",
+    "weights_licence",
     "weights_path",
     "written_regions",
 ]

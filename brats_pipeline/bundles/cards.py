@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,14 @@ NOTHING_MEASURED = (
     "Nothing was measured with these weights when the bundle was made, so there is no figure to give. "
     "`brats-pipeline evaluate PREDICTIONS REFERENCES -o REPORT` measures, and `bundle export --report REPORT` tells."
 )
+
+
+PERFORMANCE = re.compile(r"^## Performance\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def unmeasured(card: str) -> str:
+    """A model card for weights that are not there yet: what was measured with others says nothing of them."""
+    return PERFORMANCE.sub(f"## Performance\n{NOTHING_MEASURED}\n\n", card)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from brats_pipeline.bundles.cards import unmeasured
+from brats_pipeline.bundles.installed import WEIGHTS, read_metadata
 from brats_pipeline.bundles.workflow import holds, refuse_unknown_ids
 from brats_pipeline.files import write_atomically
 from brats_pipeline.overlays import TUNED
@@ -55,5 +58,10 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
             # What suits the weights of a bundle says nothing of those that the run is going to have.
             if source.is_file() and source.name not in changed and source.name not in TUNED:
                 write_atomically(out / source.relative_to(bundle), source.read_bytes())
+    if WEIGHTS in (metadata := read_metadata(bundle)):
+        metadata = {key: value for key, value in metadata.items() if key != WEIGHTS} | {"eval_metrics": {}}
+        write_atomically(out / "configs" / "metadata.json", json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+        card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
+        write_atomically(out / "docs" / "README.md", unmeasured(card))
     if (bundle / "LICENSE").is_file():
         write_atomically(out / "LICENSE", (bundle / "LICENSE").read_bytes())

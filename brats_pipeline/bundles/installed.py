@@ -10,6 +10,8 @@ from typing import Any
 from brats_pipeline.errors import PipelineError
 from transforms.labels import MODALITIES
 
+WEIGHTS = "weights"
+"""Key of the metadata of a bundle that comes with weights: their ``sha256`` and ``licence``."""
 HERE = Path(__file__).resolve().parent.parent
 
 
@@ -66,6 +68,13 @@ def read_metadata(bundle: Path) -> dict[str, Any]:
     return content
 
 
+def weights_licence(bundle: Path) -> str | None:
+    """Under what terms the weights of a bundle stand; None where it does not say, as in a run of one's own."""
+    told = read_metadata(bundle).get(WEIGHTS)
+    licence = told.get("licence") if isinstance(told, dict) else None
+    return licence if isinstance(licence, str) else None
+
+
 def bundle_for(layouts: Sequence[str]) -> Path:
     """The bundle with weights that segments these layouts.
 
@@ -77,6 +86,16 @@ def bundle_for(layouts: Sequence[str]) -> Path:
         if weights_path(path).is_file():
             return path
     names = ", ".join(path.name for path in fitting) or "none"
+    left_out = [path for path in fitting if WEIGHTS in read_metadata(path)]
+    if left_out:
+        first = left_out[0]
+        told = read_metadata(first)[WEIGHTS]
+        raise PipelineError(
+            f"the weights of {first.name} are not part of this installation ({weights_path(first)} is not there): they "
+            f"come with the source code, in bundles/{first.name}/models/model.pt "
+            f"(sha256 {told.get('sha256', 'unknown')}, {told.get('licence', 'terms unknown')}); get the repository and "
+            f"give --bundle REPOSITORY/bundles/{first.name}, or train with `brats-pipeline train` and give --bundle RUN"
+        )
     raise PipelineError(
         f"no bundle with weights segments the layout {', '.join(layouts)} (bundles for it: {names}); train one with "
         "`brats-pipeline train BUNDLE --data DATA -o RUN`, then give --bundle RUN"

@@ -45,6 +45,10 @@ def segment_command(
             help="Another network of the bundle's configs/networks, for weights of it in --set ckpt_path=FILE."
         ),
     ] = None,
+    crop: Annotated[
+        bool,
+        typer.Option("--crop", help="Cut scans to the brain, which is faster, also for weights that never saw a crop."),
+    ] = False,
     convention: Annotated[str | None, typer.Option(help="Label convention to write.")] = None,
     device: Device = None,
     settings: Settings = None,
@@ -103,6 +107,7 @@ def segment_command(
     quiet: Quiet = False,
 ) -> int:
     """Write a label map for every case, in the space of its own T1c."""
+    from brats_pipeline.bundles import weights_licence
     from brats_pipeline.inference.ensembles import parse_weight
     from brats_pipeline.inference.extras import Extras
     from brats_pipeline.inference.segment import segment
@@ -112,6 +117,7 @@ def segment_command(
     if bool(files) == bool(inputs):
         raise PipelineError("give either folders of cases, or the four files --t1c --t1 --t2 --flair")
     named = {"backend": backend, "max_memory": max_memory, "tta": "all" if tta else None}
+    named["field_of_view"] = "foreground" if crop else None
     with growing_bar("segment", quiet=quiet) as (on_start, on_case):
         arguments: dict[str, Any] = {
             "bundle": bundle[0] if bundle and len(bundle) == 1 else bundle or None,
@@ -143,6 +149,8 @@ def segment_command(
                 _tell(result, as_json=as_json)
         result = segment(files or inputs or [], out, **arguments)
     _tell(result, as_json=as_json)
+    if not as_json and "ckpt_path" not in arguments["overrides"] and (licence := weights_licence(result.bundle)):
+        say(f"weights of {result.bundle.name}: {licence}")
     if (
         not (result.failed or result.without) or int(os.environ.get("WORLD_SIZE", "1")) > 1
     ):  # torchrun would end the other processes

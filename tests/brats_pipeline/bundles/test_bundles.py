@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from brats_pipeline.bundles import (
     open_workflow,
     plain_errors,
     read_metadata,
+    weights_licence,
 )
 from brats_pipeline.errors import PipelineError
 
@@ -40,6 +42,39 @@ def test_metadata_that_is_no_json_is_refused(tmp_path: Path) -> None:
 def test_without_weights_for_a_layout_the_message_names_train() -> None:
     with pytest.raises(PipelineError, match=r"layout no_such_layout.*brats-pipeline train"):
         bundle_for(["no_such_layout"])
+
+
+@pytest.fixture
+def with_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle of the distribution whose metadata and card speak of weights."""
+    bundle = shutil.copytree(bundle_path("lgg_slices_2d"), tmp_path / "bundles" / "lgg_slices_2d")
+    metadata = read_metadata(bundle)
+    metadata |= {"weights": {"sha256": "ab12", "licence": "CC BY-NC-SA 4.0"}, "eval_metrics": {"WT_dice": 0.5}}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    card = bundle / "docs" / "README.md"
+    head, _, tail = card.read_text().partition("## Performance\n")
+    card.write_text(f"{head}## Performance\nDice 0.5.\n\n## Addi{tail.partition('## Addi')[2]}")
+    monkeypatch.setattr("brats_pipeline.bundles.installed.bundles_folder", lambda: tmp_path / "bundles")
+    return bundle
+
+
+def test_where_weights_were_left_out_of_an_installation_the_message_says_where_they_lie(with_weights: Path) -> None:
+    shutil.rmtree(with_weights / "models", ignore_errors=True)
+    with pytest.raises(PipelineError, match=r"lgg_slices_2d/models/model\.pt \(sha256 ab12, CC BY-NC-SA 4\.0\)"):
+        bundle_for(["lgg"])
+
+
+def test_a_run_says_nothing_that_was_measured_with_the_weights_of_the_bundle(
+    with_weights: Path, tmp_path: Path
+) -> None:
+    assert weights_licence(with_weights) == "CC BY-NC-SA 4.0"
+    freeze_bundle(with_weights, tmp_path / "run", {})
+    assert weights_licence(tmp_path / "run") is None
+    assert read_metadata(tmp_path / "run")["eval_metrics"] == {}
+    before, after = ((root / "docs" / "README.md").read_text() for root in (with_weights, tmp_path / "run"))
+    assert "Dice 0.5" not in after
+    assert before.partition("## Performance")[0] == after.partition("## Performance")[0]
+    assert before.partition("## Addi")[2] == after.partition("## Addi")[2] != ""
 
 
 def test_a_bundle_that_lacks_a_configuration_is_refused(run: Path, tmp_path: Path) -> None:
