@@ -83,9 +83,14 @@ def grid_defects(grids: Mapping[str, Grid]) -> list[str]:
     first = next(iter(sound), None)
     for name, grid in sound.items():
         if first is not None and not same_grid(*sound[first], *grid):
+            remedy = (
+                "resample it to theirs"
+                if name == "label"
+                else "`brats-pipeline prepare` brings the scans of an exam to one"
+            )
             defects.append(
                 f"{name} and {first} lie on different grids: {name} {describe_grid(*grid)}; "
-                f"{first} {describe_grid(*sound[first])}; co-register the scans and resample them to one grid"
+                f"{first} {describe_grid(*sound[first])}; {remedy}"
             )
     return defects
 

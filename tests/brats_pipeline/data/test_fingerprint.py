@@ -157,9 +157,9 @@ def spoil_tissue(folder):
 HEADERS = [
     (spoil_modality, ["missing modality t2", "t1c, t1, flair"]),
     (spoil_all_images, ["label map without any image"]),
-    (spoil_shape, ["t2 and t1c lie on different grids", "6x5x3 voxels", "6x5x4 voxels"]),
+    (spoil_shape, ["t2 and t1c lie on different grids", "6x5x3 voxels", "6x5x4 voxels", "brats-pipeline prepare"]),
     (spoil_affine, ["flair and t1c lie on different grids", "origin (5, 0, 0)", "origin (0, 0, 0)"]),
-    (spoil_label_grid, ["label and t1c lie on different grids", "RAS", "LPS"]),
+    (spoil_label_grid, ["label and t1c lie on different grids", "RAS", "LPS", "resample it"]),
     (spoil_axes, ["t1 has shape 6x5x4x2", "three axes"]),
     (spoil_gzip, ["_t1.nii.gz", "truncated"]),
     (spoil_text, ["_t1.nii.gz", "no NIfTI file"]),
