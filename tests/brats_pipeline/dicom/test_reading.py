@@ -116,6 +116,10 @@ def copy_one(slices: list[Any]) -> list[Any]:
     return [*slices, slices[2].copy()]
 
 
+def copy_two(slices: list[Any]) -> list[Any]:
+    return [*slices, slices[2], slices[5]]
+
+
 def tilt(slices: list[Any]) -> list[Any]:
     down = np.array(slices[0].ImageOrientationPatient[3:], float)
     for index, each in enumerate(slices):
@@ -196,6 +200,7 @@ def no_pixels(slices: list[Any]) -> list[Any]:
         (drop_many, r"3 slices are missing, the first after IM\S+ \(9 mm to the next, 3 mm elsewhere\)"),
         (shift_one, r"its slices lie 1\.8 to 4\.2 mm apart; equal distances are needed"),
         (copy_one, r"2 slices share a place .* the same file twice"),
+        (copy_two, r"4 slices share a place .* the same file twice"),
         (tilt, r"gantry tilt of 11 degrees"),
         (another_size, r"slices of different sizes, 12x10 .* and 12x5|slices of different sizes, 12x5 .* and 12x10"),
         (other_pixels, r"pixels of different sizes"),
