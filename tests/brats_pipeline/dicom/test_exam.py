@@ -205,3 +205,31 @@ def test_the_series_of_a_case_that_moved_away_is_named(case: Path, scan: Any, tm
     nib.save(nib.Nifti1Image(np.zeros(scan.size, np.uint8), scan.affine), tmp_path / "l.nii")
     with pytest.raises(PipelineError, match=r"is not there any more \(2 of 2 slices\)"):
         write_dicom_seg(tmp_path / "l.nii", [tmp_path / "a", tmp_path / "b"], tmp_path / "o.dcm", convention="lgg")
+
+
+def test_the_answer_of_a_network_lands_in_the_patient_where_the_label_map_says(
+    case: Path, exam: Path, run: Path, scan: Any, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    wishes = ("--native", "--format", "dicom-seg", "--format", "nrrd", "--volumes", "--preview", "--viewer", "-q")
+    outcome = command(
+        "segment", case, "-o", out, "--bundle", run, "--device", "cpu", "--set", "spacing=[5,5,5]", *wishes
+    )
+    assert outcome.code == 0, outcome.err
+    (name,) = json.loads((out / "run.json").read_text())["cases"]
+    ends = ("_preview.png", "_viewer.html", ".seg.nrrd", ".dcm", ".nii.gz")
+    assert {f"{name}{end}" for end in ends} | {"volumes.json", "native"} <= {path.name for path in out.iterdir()}
+    native = nib.load(out / "native" / f"{name}.nii.gz")
+    labels = at_points(out / "native" / f"{name}.nii.gz", scan.points)
+    assert native.shape == labels.shape  # at_points has compared the places
+    assert 0 < (labels > 0).sum() < labels.size
+    found = pydicom.dcmread(out / f"{name}.dcm")
+    (source,) = {each.SeriesInstanceUID for each in map(pydicom.dcmread, exam.glob("IM1*")) if each.SeriesNumber == 1}
+    assert found.ReferencedSeriesSequence[0].SeriesInstanceUID == source
+    back = np.zeros(labels.shape, np.uint8)
+    pixels = found.pixel_array.reshape(-1, found.Rows, found.Columns)
+    for frame, groups in zip(pixels, found.PerFrameFunctionalGroupsSequence, strict=True):
+        corner = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+        (which,) = np.flatnonzero(np.linalg.norm(scan.points[0, 0] - corner, axis=1) < 1e-3)
+        back[:, :, which][frame.T > 0] = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+    assert np.array_equal(back, labels)
