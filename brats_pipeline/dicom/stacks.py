@@ -179,8 +179,8 @@ def _refuse_twins(slices: Sequence[Instance], along: Floats, name: str) -> None:
     copied = text_of(one.header, "SOPInstanceUID") == text_of(other.header, "SOPInstanceUID")
     what = "the same file twice" if copied else "several volumes in one series"
     raise PipelineError(
-        f"{name}: {len(np.union1d(same, same + 1))} slices share a place with another ({one.path.name}, {other.path.name}): {what}; "
-        "one slice in each place is needed: keep one of each"
+        f"{name}: {len(np.union1d(same, same + 1))} slices share a place with another ({one.path.name}, "
+        f"{other.path.name}): {what}; one slice in each place is needed: keep one of each"
     )
 
 
