@@ -11,6 +11,7 @@ from brats_pipeline.data.fingerprint import check_headers
 from brats_pipeline.inference.result import LESS_SEEN, Segmentation
 from transforms.labels import misfit
 
+LACKING = "give the scan, or --allow-missing where the network was trained for it"
 LONE_SLICE = "a lone slice: its intensities are normalised by itself, not over the volume of its patient"
 
 
@@ -20,9 +21,12 @@ def usable(
     """The cases that can be segmented, as items of a datalist; the others are noted with their reason."""
     items: list[dict[str, Any]] = []
     for case in cases:
-        missing = missing_modalities(case, wanted) if allow_missing else ()
+        lacking = missing_modalities(case, wanted)
+        missing = lacking if allow_missing else ()
         needed = [name for name in wanted if name not in missing] or wanted
         defects = check_headers(case, wanted=needed)
+        if lacking and case.images and not allow_missing:
+            defects.append(LACKING)
         if not defects and case.convention and (refusal := misfit(case.convention, regions)):
             defects = [refusal]
         if defects:

@@ -56,6 +56,7 @@ def test_a_case_that_lacks_a_modality_is_refused_by_default(
     outcome = command("segment", lacking / CASE, "-o", tmp_path / "out", "--bundle", forgiving, "--device", "cpu")
     assert outcome.code == 2
     assert f"{CASE}: missing modality t1" in outcome.err
+    assert "give the scan, or --allow-missing" in outcome.err
     assert not list(tmp_path.glob("out/*.nii.gz"))
 
 
