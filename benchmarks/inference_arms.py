@@ -181,6 +181,8 @@ class Ours:
             "field_of_view": "full" if full else "foreground",
             "precision": "float32" if options.arm in ("plain", "exact_float32") else "auto",
             "roi_size": list(options.window),
+            "spacing": [1.0] * 3,
+            "presence_flags": False,
             **json.loads(options.set),
         }
         if options.arm == "plain":

@@ -111,7 +111,8 @@ def stock_trainer(
 
 def our_trainer(data: Path, run: Path, overrides: dict[str, Any]) -> tuple[Any, Iterator[Any]]:
     """The bundle's trainer and its batches, cases prepared."""
-    parsed = open_training("brats_glioma_3d", data, run, overrides).parser.get_parsed_content
+    as_theirs = {"spacing": [1.0] * 3, "presence_flags": False}  # four channels of 1 mm
+    parsed = open_training("brats_glioma_3d", data, run, as_theirs | overrides).parser.get_parsed_content
     parsed("train::dataset").load()
     return parsed("train::trainer"), endless_batches(parsed("train::dataloader"), parsed("train::dataset"))
 

@@ -65,7 +65,7 @@ from pathlib import Path
 small = {"depth": 2, "features": 8}
 changes = {f"network_def::{name}": value for name, value in small.items()}
 freeze_bundle(bundle_path("brats_glioma_3d"), Path("run"), changes | {"spacing": [5.0] * 3, "roi_size": [32] * 3})
-network = UNet(spatial_dims=3, in_channels=4, out_channels=3, **small)
+network = UNet(spatial_dims=3, in_channels=8, out_channels=3, **small)
 write_checkpoint("run/models/model.pt", network.state_dict())
 """
     call(installed / "python", "-c", make_run, cwd=tmp_path)

@@ -16,6 +16,7 @@ def test_a_ratio_compares_within_a_round_and_one_bad_round_does_not_move_it() ->
     assert stock_training.paired_ratios(rates) == {"stock": 1.0, "ours": 3.0}
 
 
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader:UserWarning")  # MONAI's, wherever pydicom is installed
 def test_a_tiny_benchmark_ends_with_a_rate_of_every_arm_in_every_round(
     quick_settings: dict[str, Any], cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

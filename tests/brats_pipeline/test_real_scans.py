@@ -35,7 +35,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         {f"network_def::{name}": value for name, value in SMALL.items()} | {"overlap": 0.0},
     )
-    network = UNet(spatial_dims=3, in_channels=4, out_channels=3, **SMALL)
+    network = UNet(spatial_dims=3, in_channels=8, out_channels=3, **SMALL)
     write_checkpoint(folder / "models" / "model.pt", network.state_dict())
     return folder
 

@@ -48,6 +48,7 @@ def random_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("geometry") / "run"
     overrides = {f"network_def::{name}": value for name, value in SMALL.items()}
     overrides |= {"roi_size": [16, 16, 16], "precision": "float32", "spacing": [SPACING_MM] * 3}
+    overrides |= {"presence_flags": False}
     freeze_bundle(bundle_path("brats_glioma_3d"), run, overrides)
     torch.manual_seed(0)
     network = UNet(spatial_dims=3, in_channels=4, out_channels=3, **SMALL)

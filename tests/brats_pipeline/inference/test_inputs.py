@@ -42,7 +42,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides |= {"roi_size": [16, 16, 16], "precision": "float32", "spacing": [SPACING_MM] * 3}
     freeze_bundle(bundle_path("brats_glioma_3d"), run, overrides)
     torch.manual_seed(0)
-    network = UNet(spatial_dims=3, in_channels=4, out_channels=3, **SMALL)
+    network = UNet(spatial_dims=3, in_channels=8, out_channels=3, **SMALL)
     write_checkpoint(run / "models" / "model.pt", network.state_dict())
     return run
 

@@ -41,9 +41,9 @@ def test_a_volume_of_512_voxels_a_side_goes_through_in_less_than_8_gib(tmp_path:
         nib.save(nib.Nifti1Image(scan, np.diag([-1.0, -1.0, 1.0, 1.0])), files[name])
     del scan, brain
     bundle = tmp_path / "bundle"
-    freeze_bundle(
-        bundle_path("brats_glioma_3d"), bundle, {"network_def::features": 8, "network_def::depth": 2, "overlap": 0.25}
-    )
+    changes = {"network_def::features": 8, "network_def::depth": 2, "presence_flags": False}
+    changes |= {"spacing": [1.0] * 3, "roi_size": [128] * 3, "overlap": 0.25}
+    freeze_bundle(bundle_path("brats_glioma_3d"), bundle, changes)
     weights_path(bundle).parent.mkdir()
     torch.manual_seed(0)
     network = UNet(spatial_dims=3, in_channels=4, out_channels=3, depth=2, features=8)

@@ -40,7 +40,8 @@ def run(case: tuple[dict[str, np.ndarray], np.ndarray, np.ndarray], tmp_path_fac
     fitted = LogisticRegression().fit(features[chosen], tumour[brain][chosen])
     folder = tmp_path_factory.mktemp("run")
     layer = {"_target_": "torch.nn.Conv3d", "in_channels": 4, "out_channels": 3, "kernel_size": 1}
-    freeze_bundle(bundle_path("brats_glioma_3d"), folder, {"network_def": layer, "precision": "float32"})
+    changes = {"network_def": layer, "precision": "float32", "presence_flags": False, "spacing": [1.0] * 3}
+    freeze_bundle(bundle_path("brats_glioma_3d"), folder, changes)
     weight = torch.tensor(fitted.coef_, dtype=torch.float32).reshape(1, 4, 1, 1, 1).repeat(3, 1, 1, 1, 1)
     bias = torch.tensor(fitted.intercept_, dtype=torch.float32).repeat(3)
     bias[[0, 2]] = -100  # neither core nor enhancing tumour, so that every label is whole tumour

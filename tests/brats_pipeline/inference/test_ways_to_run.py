@@ -28,7 +28,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     weights_path(bundle).parent.mkdir()
     torch.manual_seed(0)
-    network = UNet(spatial_dims=3, in_channels=4, out_channels=3, depth=2, features=8)
+    network = UNet(spatial_dims=3, in_channels=8, out_channels=3, depth=2, features=8)
     torch.save(network.state_dict(), weights_path(bundle))
     return bundle
 

@@ -127,7 +127,7 @@ def test_the_tables_hold_what_the_evaluations_hold(whole: Path) -> None:
 def test_parameters_are_those_of_the_network(whole: Path) -> None:
     from networks import UNet
 
-    network = UNet(spatial_dims=3, in_channels=4, out_channels=3, depth=1, features=4, norm="instance")
+    network = UNet(spatial_dims=3, in_channels=8, out_channels=3, depth=1, features=4, norm="instance")
     wanted = sum(parameter.numel() for parameter in network.parameters())
     assert {row["parameters"] for row in figures(whole)["arms.csv"] if row["arm"] == "plain"} == {str(wanted)}
 
