@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from networks.attention_unet import AttentionUNet
@@ -24,6 +26,23 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 """Name on the command line and in studies to class; all take ``spatial_dims, in_channels, out_channels`` by keyword."""
 
+
+def make_downscaled(*, network: str, factor: int = 2, **settings: Any) -> Downscaled:
+    """A network of :data:`NETWORKS` by its name, at a coarser grid; made to be named in a bundle's YAML.
+
+    Args:
+        network: its name.
+        factor: see :class:`Downscaled`.
+        settings: of the network.
+
+    Raises:
+        ValueError: there is no network of that name.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"there is no network {network!r}; known: {', '.join(NETWORKS)}")
+    return Downscaled(NETWORKS[network](**settings), factor=factor)
+
+
 __all__ = [
     "NETWORKS",
     "AttentionUNet",
@@ -35,4 +54,5 @@ __all__ = [
     "SegNet",
     "UNet",
     "load_imagenet",
+    "make_downscaled",
 ]

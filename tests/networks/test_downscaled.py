@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from networks import DeepSupervision, Downscaled, UNet
+from networks import DeepSupervision, Downscaled, UNet, make_downscaled
 
 
 def unet(spatial_dims):
@@ -51,3 +51,15 @@ def test_deep_supervision_reaches_the_levels_of_the_network_inside():
 def test_a_factor_of_one_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
         Downscaled(unet(2), factor=1)
+
+
+def test_it_can_be_made_by_name():
+    torch.manual_seed(0)
+    made = make_downscaled(
+        network="unet", factor=2, spatial_dims=2, in_channels=2, out_channels=1, depth=2, features=8
+    ).eval()
+    expected = Downscaled(unet(2), factor=2)
+    image = torch.randn(1, 2, 16, 16)
+    torch.testing.assert_close(made(image), expected(image))
+    with pytest.raises(ValueError, match="there is no network 'vnet'; known: attention_unet"):
+        make_downscaled(network="vnet", spatial_dims=2, in_channels=2, out_channels=1)
