@@ -121,20 +121,18 @@ class TorchNetwork(nn.Module):
         self._callable: list[Any] = [torch.compile(network, mode=mode) if compile else network]
 
     def forward(self, image: Tensor) -> Any:
-        if self.channels_last is True or (self.channels_last == "auto" and _halves_on_a_cpu(image)):
+        halves = image.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+        if self.channels_last is True or (self.channels_last == "auto" and halves):
             layout = torch.channels_last if image.dim() == 4 else torch.channels_last_3d
             self.followed.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs want more
-            image = image.contiguous(memory_format=layout)
+            # The first layer would round the image by itself: so it is turned and rounded in one go.
+            dtype = torch.get_autocast_dtype("cpu") if halves else image.dtype
+            image = image.to(dtype, memory_format=layout)
         if not self.graphs:
             return self._callable[0](image)
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         logits = self._callable[0](image)
         return [one.clone() for one in logits] if isinstance(logits, list) else logits.clone()  # the graph writes again
-
-
-def _halves_on_a_cpu(image: Tensor) -> bool:
-    """Whether a CPU computes in half precision: its kernels have the channels last, and turn all else round."""
-    return image.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class OnnxNetwork(nn.Module):
