@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from networks.backbones import ResidualEncoder
+from networks.downscaled import Downscaled
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, LookupError, pickle.UnpicklingError)
 """What ``torch.load`` raises for files of other kinds."""
@@ -30,6 +31,8 @@ def load_imagenet(network: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: the encoder is not one that such weights fit, or the file does not hold them.
     """
+    if isinstance(network, Downscaled):
+        network = network.network
     encoder = network if isinstance(network, ResidualEncoder) else getattr(network, "encoder", None)
     if not isinstance(encoder, ResidualEncoder):
         raise ValueError(

@@ -62,6 +62,7 @@ def parse(name="inference.yaml", **overrides):
     parser = ConfigParser()
     parser.read_config(str(CONFIGS / name))
     parser["dataset_dir"] = "nowhere"
+    parser["spacing"], parser["presence_flags"] = [1.0, 1.0, 1.0], False
     if "dataset" in parser:
         parser["dataset::data"] = []
     for key, value in overrides.items():

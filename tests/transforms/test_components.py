@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from brats_pipeline.metrics.lesions import components
 from transforms.components import filled, find_components
 
 Mask = npt.NDArray[np.bool_]
@@ -97,3 +98,12 @@ def test_nothing_has_no_parts(shape: tuple[int, ...]) -> None:
     parts = find_components(nothing)
     assert parts.sizes.tolist() == [0]
     assert parts.mask(parts.kept(largest=True)).shape == filled(nothing).shape == shape
+
+
+def test_of_small_boxes_every_part_is_found() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(3000):
+        mask = draw.random(draw.integers(1, 7, 3)) < draw.choice([0.1, 0.3, 0.5])
+        wanted = ndimage.label(mask, np.ones((3, 3, 3)))[1]
+        assert np.count_nonzero(find_components(mask).sizes) == wanted
+        assert components(mask).max() == wanted
