@@ -25,6 +25,7 @@ TINY: dict[str, Any] = {
     "max_epochs": 4,
     "patches_per_epoch": 8,
     "val_interval": 2,
+    "modality_dropout": 0.0,
     "precision": "float32",
 }
 """Overrides with which the bundle trains in seconds on cohorts of :func:`write_small_cohort`."""

@@ -227,7 +227,7 @@ class OpenVinoNetwork(OnnxNetwork):
         return self._engines[key]([array])[0]
 
     def _compile(self, model: bytes, shape: Sequence[int], half: bool) -> Any:
-        import openvino  # type: ignore[import-not-found,unused-ignore]
+        import openvino  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
         core = openvino.Core()
         read = core.read_model(model, b"")
