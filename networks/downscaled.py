@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from networks.layers import resize
-
-MEAN_POOLING = {2: F.avg_pool2d, 3: F.avg_pool3d}
+from networks.layers import check_image, resize
 
 
 class Downscaled(nn.Module):
@@ -25,8 +25,10 @@ class Downscaled(nn.Module):
         ``factor * network.stride``.
 
     Raises:
-        ValueError: ``factor`` below 2.
+        ValueError: ``factor`` below 2, or a side that is no multiple; the message names the next good size.
     """
+
+    __jit_unused_properties__: ClassVar[list[str]] = ["head"]
 
     def __init__(self, network: nn.Module, *, factor: int = 2) -> None:
         super().__init__()
@@ -37,6 +39,7 @@ class Downscaled(nn.Module):
         self.in_channels: int = network.in_channels  # type: ignore[assignment]
         self.out_channels: int = network.out_channels  # type: ignore[assignment]
         self.stride: int = factor * network.stride  # type: ignore[assignment,operator]
+        self.norm: str = network.norm  # type: ignore[assignment]
         self.factor = factor
 
     def forward(self, image: Tensor) -> Tensor:
@@ -59,5 +62,14 @@ class Downscaled(nn.Module):
         return head
 
     def _pool(self, image: Tensor) -> Tensor:
-        pooled: Tensor = MEAN_POOLING[self.spatial_dims](image, self.factor)
-        return pooled
+        check_image(
+            image,
+            channels=self.in_channels,
+            spatial_dims=self.spatial_dims,
+            stride=self.stride,
+            norm=self.norm,
+            training=self.training,
+        )
+        if self.spatial_dims == 2:
+            return F.avg_pool2d(image, self.factor)
+        return F.avg_pool3d(image, self.factor)

@@ -104,7 +104,7 @@ def test_freezing_changes_both_configurations_and_nothing_else(tmp_path: Path) -
         if "seed" in before:
             before["seed"] = 3
         assert after == before
-    for name in ("configs/evaluate.yaml", "configs/metadata.json", "configs/logging.conf", "LICENSE", "docs/README.md"):
+    for name in ("configs/evaluate.yaml", "configs/logging.conf", "LICENSE", "docs/data_license.txt"):
         assert (tmp_path / "run" / name).read_bytes() == (source / name).read_bytes()
     assert not (tmp_path / "run" / "models").exists()
     again = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}

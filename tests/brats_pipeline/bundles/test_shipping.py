@@ -28,6 +28,7 @@ def a_run(tmp_path: Path, **weights: torch.Tensor) -> Path:
     """A run of that bundle with these weights and a fingerprint."""
     run = shutil.copytree(bundle_path("lgg_slices_2d"), tmp_path / "run")
     (run / "models").mkdir(exist_ok=True)
+    (run / "configs" / "postprocessing.yaml").unlink(missing_ok=True)
     torch.save(weights, run / "models" / "model.pt")
     (run / "configs" / "fingerprint.json").write_text("{}")
     return run

@@ -201,6 +201,8 @@ def test_segment_reports_to_machines(command: Command, cohort: Path, run: Path, 
         "failed": {},
         "notes": {},
         "missing": {},
+        "unlike": {},
+        "without": {},
     }
     assert json.loads(second.out)["skipped"] == [case.name]
 

@@ -364,7 +364,7 @@ def test_weights_that_do_not_fit_name_the_first_differing_layers(
     wider = command(*arguments, "--set", "network_def::features=16")
     assert wider.code == 2
     assert one_message(wider.err)
-    assert said(wider.err, ["model.pt", "encoder.0.0.weight", "(8, 4, 3, 3, 3)", "(16, 4, 3, 3, 3)", "layers differ"])
+    assert said(wider.err, ["model.pt", "encoder.0.0.weight", "(8, 8, 3, 3, 3)", "(16, 8, 3, 3, 3)", "layers differ"])
     deeper = command(*arguments, "--set", "network_def::depth=3")
     assert deeper.code == 2
     assert one_message(deeper.err)
