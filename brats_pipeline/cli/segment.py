@@ -151,9 +151,8 @@ def segment_command(
     _tell(result, as_json=as_json)
     if not as_json and "ckpt_path" not in arguments["overrides"] and (licence := weights_licence(result.bundle)):
         say(f"weights of {result.bundle.name}: {licence}")
-    if (
-        not (result.failed or result.without) or int(os.environ.get("WORLD_SIZE", "1")) > 1
-    ):  # torchrun would end the other processes
+    one_of_many = int(os.environ.get("WORLD_SIZE", "1")) > 1  # torchrun would end the other processes
+    if one_of_many or not (result.failed or result.without):
         return 0
     return 1 if result.done or result.skipped else 2
 
