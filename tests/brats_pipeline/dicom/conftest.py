@@ -85,7 +85,7 @@ class Scan:
             each.StudyInstanceUID, each.SeriesInstanceUID, each.FrameOfReferenceUID = STUDY, series, FRAME
             each.PatientName, each.PatientID, each.PatientBirthDate, each.PatientSex = (
                 "Doe^Jane",
-                "1234",
+                "PID-1234",
                 "19700102",
                 "F",
             )

@@ -130,7 +130,7 @@ def test_each_frame_names_the_slice_it_lies_on(scan: Any, series: Path, tmp_path
     found = pydicom.dcmread(out)
     slices = {each.SOPInstanceUID: each for each in map(pydicom.dcmread, series.iterdir())}
     assert found.FrameOfReferenceUID == next(iter(slices.values())).FrameOfReferenceUID
-    assert found.PatientID == "1234"
+    assert found.PatientID == "PID-1234"
     assert found.StudyInstanceUID == next(iter(slices.values())).StudyInstanceUID
     (referenced,) = found.ReferencedSeriesSequence
     assert {each.ReferencedSOPInstanceUID for each in referenced.ReferencedInstanceSequence} == set(slices)
@@ -157,10 +157,10 @@ def test_a_deidentified_segmentation_holds_no_word_number_or_identifier_of_the_p
     plain = write_dicom_seg(label_map, series, tmp_path / "a.dcm", convention="brats2023")
     bare = write_dicom_seg(label_map, series, tmp_path / "b.dcm", convention="brats2023", deidentify=True)
     source = pydicom.dcmread(next(series.iterdir()))
-    secrets = ["Doe", "Jane", "1234", "19700102", "20260102", "A-99", "House", "Hospital", "SCANNERS"]
+    secrets = ["Doe", "Jane", "PID-1234", "19700102", "20260102", "A-99", "House", "Hospital", "SCANNERS"]
     secrets += [source.StudyInstanceUID, source.SeriesInstanceUID, source.FrameOfReferenceUID]
     secrets += [pydicom.dcmread(path).SOPInstanceUID for path in series.iterdir()]
-    assert all(secret in strings(pydicom.dcmread(plain)) for secret in ("Doe", "1234", source.StudyInstanceUID))
+    assert all(secret in strings(pydicom.dcmread(plain)) for secret in ("Doe", "PID-1234", source.StudyInstanceUID))
     content = bare.read_bytes()
     assert [
         secret for secret in secrets if secret in strings(pydicom.dcmread(bare)) or secret.encode() in content
