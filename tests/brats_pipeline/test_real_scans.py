@@ -8,9 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import SlidingWindowInferer
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle
 from brats_pipeline.cli import run
+from brats_pipeline.inference.inferers import WindowInferer
 from brats_pipeline.weights import write_checkpoint
 from networks import UNet
 
@@ -71,3 +75,42 @@ def test_a_prediction_has_the_geometry_of_its_case(scans: Path, untrained: Path,
         np.testing.assert_array_equal(prediction.header["pixdim"][:4], scan.header["pixdim"][:4])
         for field in ("qform_code", "sform_code", "srow_x", "srow_y", "srow_z", "qoffset_x", "quatern_b"):
             np.testing.assert_array_equal(prediction.header[field], scan.header[field])
+
+
+@pytest.fixture(scope="module")
+def trained(scans: Path) -> ConfigParser:
+    """The configuration of the bundle that comes with weights, over three scans."""
+    bundle = bundle_path("brats_glioma_3d")
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.yaml"))
+    parser.update({"bundle_root": str(bundle), "dataset_dir": str(scans / "brats"), "device": "$torch.device('cpu')"})
+    return parser
+
+
+@torch.no_grad()
+def test_trained_weights_have_the_logits_that_monais_inferer_gives_them(trained: ConfigParser) -> None:
+    network = trained.get_parsed_content("members").eval()
+    scan = trained.get_parsed_content("dataset")[0]["image"][None].as_tensor()
+    window = {"roi_size": [64, 64, 48], "overlap": 0.5}
+    theirs = SlidingWindowInferer(**window, mode="gaussian")(scan, network)
+    ours = WindowInferer(**window, precision="float32")(scan, network)
+    brain = (scan != 0).any(1).expand_as(ours)  # a window without brain is not run
+    assert ours.abs().max() > 5
+    assert float((ours - theirs)[brain].abs().max()) <= 1e-4
+
+
+@torch.no_grad()
+def test_half_precision_keeps_every_region_of_a_millilitre(trained: ConfigParser) -> None:
+    network = trained.get_parsed_content("members").eval()
+    dataset = trained.get_parsed_content("dataset")
+    compared = 0
+    for number in range(3):
+        scan = dataset[number]["image"][None].as_tensor()
+        full, half = (
+            WindowInferer([96] * 3, precision=precision)(scan, network)[0] > 0 for precision in ("float32", "bfloat16")
+        )
+        for one, other in zip(full, half, strict=True):
+            if one.sum() * 0.008 >= 1:  # ml: voxels of 2 mm
+                compared += 1
+                assert 2 * (one & other).sum() / (one.sum() + other.sum()) >= 0.995
+    assert compared >= 6

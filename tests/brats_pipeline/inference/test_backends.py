@@ -19,13 +19,6 @@ from brats_pipeline.inference.exporting import network_hash
 from brats_pipeline.inference.inferers import SliceInferer, WindowInferer, run_network
 from networks import NETWORKS
 
-ENGINES = [
-    "onnxruntime",
-    pytest.param(
-        "openvino",
-        marks=pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed"),
-    ),
-]
 IN_CHANNELS = 2
 
 
@@ -53,7 +46,6 @@ def largest_difference(one: Tensor, other: Tensor) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("spatial_dims", [2, 3])
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 @torch.no_grad()
@@ -92,7 +84,6 @@ def cache(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path / "cache"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @torch.no_grad()
 def test_inferers_run_an_engine_as_they_run_a_network(engine: str, cache: Path) -> None:
     network, volume = Small().eval(), image(1, IN_CHANNELS, 21, 9, 6)
