@@ -14,6 +14,7 @@ from typing import Any
 
 import brats_pipeline
 from brats_pipeline.bundles.cards import Measured, card_text, read_report
+from brats_pipeline.bundles.declaring import declared
 from brats_pipeline.bundles.detaching import detached, modules_needed, resolved
 from brats_pipeline.bundles.installed import bundle_path, read_metadata, weights_path
 from brats_pipeline.bundles.scripts import package_name
@@ -25,10 +26,8 @@ from brats_pipeline.files import file_sha256, write_atomically
 REQUIRED = ("nibabel", "pytorch-ignite", "PyYAML", "fire")
 BY_LOADER = {"transforms.slice_stack.LoadSlicesd": ("Pillow",)}
 """Component to what it cannot do without."""
-REGION_NAMES = {"TC": "Tumour core", "WT": "Whole tumour", "ET": "Enhancing tumour"}
 BY_SETTING = dict.fromkeys(("fill_holes", "smallest_component", "keep_largest"), "connected-components-3d")
 """Setting to what it cannot do without, unless it is off for every region."""
-MODALITY_NAMES = {"t1c": "T1c", "t1": "T1", "t2": "T2", "flair": "FLAIR"}
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Extra = Callable[[Path, Path], str]
@@ -172,15 +171,11 @@ def _metadata(
     source: Path, content: Mapping[str, Any], modules: Sequence[str], measured: Measured | None, training: str
 ) -> dict[str, Any]:
     """The run's metadata with what the export knows better: versions, packages, figures, channels."""
-    metadata = read_metadata(source)
+    metadata = declared(read_metadata(source), content)
     versions = {name: _version(name) for name in ("monai", "torch", "numpy")}
     required = [*REQUIRED, *(name for target, names in BY_LOADER.items() if _names(content, target) for name in names)]
     required += sorted({name for key, name in BY_SETTING.items() if _is_on(content.get(key))})
     optional = [name for name in packages_used(modules) if name not in required]
-    formats = json.loads(json.dumps(metadata["network_data_format"]))
-    _tell_channels(formats["inputs"]["image"], _input_channels(content))
-    if formats["outputs"]["pred"]["num_channels"] != len(content["regions"]):
-        _tell_channels(formats["outputs"]["pred"], [REGION_NAMES.get(name, name) for name in content["regions"]])
     version = str(metadata["version"])
     return {
         **metadata,
@@ -193,22 +188,7 @@ def _metadata(
         "optional_packages_version": {name: _version(name) for name in required},
         "suggested_packages_version": {name: _version(name) for name in optional if _installed(name)},
         "eval_metrics": {} if measured is None else measured.eval_metrics,
-        "network_data_format": formats,
     }
-
-
-def _input_channels(content: Mapping[str, Any]) -> list[str]:
-    """What each channel of the network's input holds: modalities, slice by slice, and behind them their flags."""
-    names = [MODALITY_NAMES.get(name, name) for name in content["modalities"]]
-    reach = int(content.get("neighbours") or 0)
-    offsets = range(-reach, reach + 1)
-    listed = [f"{name} of slice {offset:+d}" if reach else name for offset in offsets for name in names]
-    return listed + ([f"{name} present" for name in names] if content.get("presence_flags") else [])
-
-
-def _tell_channels(told: dict[str, Any], names: Sequence[str]) -> None:
-    told["num_channels"] = len(names)
-    told["channel_def"] = {str(index): name for index, name in enumerate(names)}
 
 
 def _is_on(setting: Any) -> bool:

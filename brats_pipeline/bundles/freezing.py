@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.bundles.cards import unmeasured
+from brats_pipeline.bundles.declaring import declared
 from brats_pipeline.bundles.installed import WEIGHTS, read_metadata
 from brats_pipeline.bundles.workflow import holds, refuse_unknown_ids
 from brats_pipeline.files import write_atomically
@@ -15,6 +16,7 @@ from brats_pipeline.overlays import TUNED
 
 WHOLE_CONFIGS = ("train.yaml", "inference.yaml")
 """Configurations that a run has in its own version."""
+METADATA = "metadata.json"
 SCORING = "evaluate.yaml"
 """The overlay that has the settings of post-processing too; copied as it is unless one of them changes."""
 
@@ -35,6 +37,7 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
     from monai.bundle import ConfigParser
 
     changed: dict[str, str] = {}
+    content_of: dict[str, dict[str, Any]] = {}
     applied: set[str] = set()
     for name in WHOLE_CONFIGS:
         parser = ConfigParser()
@@ -42,13 +45,20 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
         fitting = {key: value for key, value in overrides.items() if holds(parser, key)}
         applied |= set(fitting)
         parser.update(fitting)
-        content = {key: value for key, value in parser.get().items() if key != "_meta_"}
-        changed[name] = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+        content_of[name] = {key: value for key, value in parser.get().items() if key != "_meta_"}
+        changed[name] = yaml.safe_dump(content_of[name], sort_keys=False, default_flow_style=None, width=120)
     if (bundle / "configs" / SCORING).is_file():
         content = yaml.safe_load((bundle / "configs" / SCORING).read_text(encoding="utf-8"))
         if fitting := {key: value for key, value in overrides.items() if key in content}:
             changed[SCORING] = yaml.safe_dump(content | fitting, sort_keys=False, default_flow_style=None, width=120)
     refuse_unknown_ids(bundle, set(overrides) - applied)
+    metadata = read_metadata(bundle)
+    told = declared(metadata, content_of["inference.yaml"])
+    other_weights = WEIGHTS in metadata and bundle.resolve() != out.resolve()
+    if other_weights:
+        told = {key: value for key, value in told.items() if key != WEIGHTS} | {"eval_metrics": {}}
+    if told != metadata:
+        changed[METADATA] = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
     for name, text in changed.items():
         write_atomically(out / "configs" / name, text)
     if bundle.resolve() == out.resolve():
@@ -58,9 +68,7 @@ def freeze_bundle(bundle: Path, out: Path, overrides: Mapping[str, Any]) -> None
             # What suits the weights of a bundle says nothing of those that the run is going to have.
             if source.is_file() and source.name not in changed and source.name not in TUNED:
                 write_atomically(out / source.relative_to(bundle), source.read_bytes())
-    if WEIGHTS in (metadata := read_metadata(bundle)):
-        metadata = {key: value for key, value in metadata.items() if key != WEIGHTS} | {"eval_metrics": {}}
-        write_atomically(out / "configs" / "metadata.json", json.dumps(metadata, indent=2, ensure_ascii=False) + "\n")
+    if other_weights:
         card = (bundle / "docs" / "README.md").read_text(encoding="utf-8")
         write_atomically(out / "docs" / "README.md", unmeasured(card))
     if (bundle / "LICENSE").is_file():

@@ -284,10 +284,10 @@ def with_network(bundle: Path, name: str, config_name: str = "train.yaml") -> Co
 
 @every
 def test_every_network_of_the_family_can_take_the_place_of_the_bundles_own(bundle: Path) -> None:
-    further = {"brats_glioma_3d": {"segresnet"}, "lgg_slices_2d": {"unet_half"}}.get(bundle.name, set())
+    further = {"segresnet"} if bundle.name == "brats_glioma_3d" else {"unet_half"}
     assert {path.stem for path in (bundle / "configs" / "networks").iterdir()} == set(NETWORKS) | further
     own = config(bundle, "train.yaml")
-    default = "unet_half" if bundle.name == "lgg_slices_2d" else "unet"
+    default = "unet" if bundle.name == "brats_glioma_3d" else "unet_half"
     assert config(bundle, f"networks/{default}.yaml")["network_def"] == own["network_def"]
     for name, network_class in NETWORKS.items():
         for config_name in ("train.yaml", "inference.yaml"):
