@@ -19,7 +19,7 @@ def declared(metadata: Mapping[str, Any], content: Mapping[str, Any]) -> dict[st
     """
     told: dict[str, Any] = deepcopy(dict(metadata))
     field_of_view = content.get("field_of_view")
-    if _is_plain(field_of_view, str):
+    if isinstance(field_of_view, str) and not field_of_view.startswith(("$", "@", "%")):
         told["field_of_view"] = field_of_view
     try:
         formats = told["network_data_format"]
@@ -43,7 +43,7 @@ def input_channels(content: Mapping[str, Any]) -> list[str] | None:
     None where the configuration leaves it to an expression.
     """
     modalities, reach, flags = (content.get(key) for key in ("modalities", "neighbours", "presence_flags"))
-    if not _is_plain(modalities, list) or isinstance(reach, str) or isinstance(flags, str):
+    if not isinstance(modalities, list) or isinstance(reach, str) or isinstance(flags, str):
         return None
     names = [MODALITY_NAMES.get(name, str(name)) for name in modalities]
     offsets = range(-int(reach or 0), int(reach or 0) + 1)
@@ -53,12 +53,7 @@ def input_channels(content: Mapping[str, Any]) -> list[str] | None:
 
 def _regions(content: Mapping[str, Any]) -> list[str] | None:
     regions = content.get("regions")
-    return [REGION_NAMES.get(name, str(name)) for name in regions] if _is_plain(regions, list) else None
-
-
-def _is_plain(value: Any, kind: type) -> bool:
-    """Whether it is a value of this kind, and no expression or reference."""
-    return isinstance(value, kind) and not (isinstance(value, str) and value.startswith(("$", "@", "%")))
+    return [REGION_NAMES.get(name, str(name)) for name in regions] if isinstance(regions, list) else None
 
 
 def _in_words_of_its_own(told: Mapping[str, Any], count: int) -> bool:
