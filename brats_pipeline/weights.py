@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ from brats_pipeline.files import write_atomically
 MISFITS_NAMED = 3
 
 
+def unpacks_to_more(path: Path) -> bool:
+    """Whether a file of weights declares more bytes than it has: PyTorch packs none of them, and reads them all."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist()) > path.stat().st_size
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a file of tensors and plain values; anything else in it is refused, never executed.
 
@@ -25,6 +35,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise PipelineError(f"{path}: there are no weights; train the bundle first, or give --bundle a trained run")
+    if unpacks_to_more(path):
+        raise PipelineError(
+            f"{path}: unpacks to more bytes than it has, which could fill the memory; PyTorch writes no such file. "
+            "Copy or train it again"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch comments on files that are refused anyway

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_pipeline.bundles.installed import read_metadata
-from brats_pipeline.bundles.linting import Finding, lint_bundle
+from brats_pipeline.bundles.linting import Finding, lint_bundle, printable
 from brats_pipeline.bundles.scripts import own_scripts
 from brats_pipeline.bundles.sums import check_sums
 from brats_pipeline.bundles.unpacking import MAX_BYTES, unpack
@@ -118,6 +118,8 @@ def _gathered(findings: list[Finding]) -> list[str]:
         group = (folder if inside and not finding.place else f"{finding.file} {finding.place}", finding.reason)
         together.setdefault(group, []).append(finding)
     return [
-        f"{group[0].file} and {len(group) - 1} more below {folder}/: {reason}" if len(group) > 1 else str(group[0])
+        f"{group[0].file} and {len(group) - 1} more below {folder}/: {printable(reason)}"
+        if len(group) > 1
+        else str(group[0])
         for (folder, reason), group in together.items()
     ]

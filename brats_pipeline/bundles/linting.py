@@ -50,7 +50,12 @@ class Finding:
     final: bool = False
 
     def __str__(self) -> str:
-        return f"{self.file}: {f'{self.place} ' if self.place else ''}{self.reason}"
+        return printable(f"{self.file}: {f'{self.place} ' if self.place else ''}{self.reason}")
+
+
+def printable(text: str) -> str:
+    """The text with what could steer a terminal, or break the line, in the form of its escape."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def lint_bundle(bundle: Path, *, package: str | None = None) -> list[Finding]:
@@ -214,8 +219,11 @@ def _logging(path: Path, name: str, names: Names) -> Iterator[Finding]:
 
 def _weights(path: Path, name: str, names: Names) -> Iterator[Finding]:
     del names
-    from brats_pipeline.weights import read_checkpoint
+    from brats_pipeline.weights import read_checkpoint, unpacks_to_more
 
+    if unpacks_to_more(path):
+        yield Finding(name, "", "unpacks to more bytes than it has, as a bomb does", final=True)
+        return
     try:
         read_checkpoint(path)
     except PipelineError:

@@ -42,7 +42,7 @@ def check_sums(bundle: Path) -> bool:
         raise PipelineError(f"{SUMS} cannot be read as text ({error}); ask for the bundle again") from error
     matches = [re.fullmatch(r"([0-9a-f]{64}) [ *](\S.*)", line) for line in lines if line]
     told = {match[2]: match[1] for match in matches if match}
-    if None in matches or len(told) < len(matches):
+    if None in matches or len(told) < len(matches) or not all(map(str.isprintable, told)):
         raise PipelineError(
             f"{SUMS} is damaged: each line must be 64 digits, two spaces and a name, once; ask for the bundle again"
         )

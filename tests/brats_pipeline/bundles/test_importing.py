@@ -79,6 +79,20 @@ def pickled_by_torch(bundle: Path) -> None:
     torch.save({"weight": Canary()}, bundle / "models" / "model.pt")
 
 
+def packed_tighter(bundle: Path) -> None:
+    """Weights of zeros, each record deflated, as no program writes them: 8 MB in some kilobytes."""
+    import torch
+
+    torch.save({"weight": torch.zeros(2_000_000)}, plain := bundle.parent / "plain.pt")
+    with (
+        zipfile.ZipFile(plain) as given,
+        zipfile.ZipFile(bundle / "models" / "model.pt", "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for info in given.infolist():
+            target.writestr(info.filename, given.read(info))
+    plain.unlink()
+
+
 def zipped(folder: Path, target: Path) -> Path:
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):
@@ -111,6 +125,7 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "metadata that is configuration": (holding("configs/metadata.json", json.dumps({"version": f"${TOUCH}"})), "calls"),
     "pickled code in place of weights": (pickled, "models/model.pt: is damaged, or holds more than tensors"),
     "pickled code among weights": (pickled_by_torch, "models/model.pt: is damaged, or holds more than tensors"),
+    "weights that are a bomb": (packed_tighter, "models/model.pt: unpacks to more bytes than it has, as a bomb does"),
     "logging that evaluates": (holding("configs/logging.conf", LOGGING), "[handler_one] makes Python evaluate args"),
     "a Python file": (holding("scripts/__init__.py", TOUCH), "scripts/__init__.py: is a program"),
     "a Python file that stands for a library": (holding("torch.py", TOUCH), "torch.py: is a program"),
@@ -138,8 +153,8 @@ def test_a_hostile_bundle_is_refused_with_its_reason_and_nothing_happens(name: s
     assert {path.name for path in tmp_path.iterdir()} == {"given"} | ({"evil.zip"} if pack else set())
 
 
-@pytest.mark.parametrize("spoil", [pickled, pickled_by_torch])
-def test_no_trust_lets_pickled_code_in(spoil: Spoil, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spoil", [pickled, pickled_by_torch, packed_tighter])
+def test_no_trust_lets_pickled_code_or_a_bomb_in(spoil: Spoil, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "evil")
     spoil(bundle)
     with pytest.raises(PipelineError, match="never taken over"):
@@ -230,6 +245,7 @@ def test_a_folder_with_a_symbolic_link_is_refused(tmp_path: Path) -> None:
         (holding("docs/more.md", "x"), "docs/more.md has no sum"),
         (lambda bundle: (bundle / "LICENSE").unlink(), "LICENSE is missing"),
         (holding(SUMS, "no sums"), "is damaged"),
+        (holding(SUMS, f"{'0' * 64}  \x1b[2Jdocs/x.md\n"), "is damaged"),
     ],
 )
 def test_what_differs_from_its_sums_is_refused_even_with_trust(spoil: Spoil, reason: str, tmp_path: Path) -> None:
@@ -272,6 +288,17 @@ def test_trust_takes_over_what_is_listed(tmp_path: Path, command: Any) -> None:
     assert taken.out.strip() == f"bundle: {tmp_path / 'taken'}"
     assert "trusted: scripts/net.py: is a program" in taken.err
     assert not list(tmp_path.rglob("CANARY"))
+
+
+def test_a_key_cannot_hide_what_is_found_from_the_reader(tmp_path: Path, command: Any) -> None:
+    """A terminal would clear itself, go up a line or turn the text around; a line break would start a finding."""
+    bundle = write_bundle(tmp_path / "given")
+    configured(**{"\x1b[2J\x1b[1A\u202eevil\n  all is well": "$open('CANARY', 'w')"})(bundle)
+    write_sums(bundle)
+    refused = command("bundle", "import", bundle, "-o", tmp_path / "taken")
+    assert refused.code == 2
+    assert "\\x1b[2J\\x1b[1A\\u202eevil\\n  all is well calls open" in refused.err
+    assert all(line.isprintable() for line in refused.err.splitlines())
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
