@@ -83,6 +83,10 @@ class PreparedCases(Dataset):
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def narrow(self, count: int) -> None:
+        """Forget all but the first so many cases."""
+        self.data, self._kept = self.data[:count], self._kept[:count]
+
     def kept(self) -> list[dict[str, Any]]:
         """The cases that are prepared by now."""
         return [sample for sample in self._kept if sample is not None]

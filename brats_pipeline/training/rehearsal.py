@@ -21,6 +21,7 @@ from brats_pipeline.data.datalist import write_datalist
 logger = logging.getLogger(__name__)
 
 WARM_UP = 1
+FEW = 3
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,9 @@ def _measure(parsed: Any, steps: int) -> Rehearsal:
 
     trainer, dataset, device = parsed("train::trainer"), parsed("train::dataset"), parsed("device")
     on_gpu = device.type == "cuda"
-    first = dataset[0]  # prepares one case, so that its time is not a step's
-    del first
+    training_cases = len(dataset.data)
+    dataset.narrow(FEW)
+    dataset.load()  # now, so that their preparation is not a step's time
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
     seconds = []
@@ -129,7 +131,7 @@ def _measure(parsed: Any, steps: int) -> Rehearsal:
             seconds.append(time.perf_counter() - started)
     validated = parsed("fold") is not None
     validation = parsed("validate::dataset") if validated else ()
-    cases = len(dataset.data) + len(validation)
+    cases = training_cases + len(validation)
     interval, epochs = int(parsed("val_interval")), int(trainer.state.max_epochs)
     return Rehearsal(
         device=str(device),

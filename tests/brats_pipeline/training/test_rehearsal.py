@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ import pytest
 import torch
 import yaml
 
+from brats_pipeline.data.prepared import PreparedCases
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.training import rehearsal
 from brats_pipeline.training.rehearsal import Rehearsal
 from brats_pipeline.training.train import rehearse_training, train
 
@@ -60,6 +62,29 @@ def test_an_estimate_counts_what_is_there(small: dict[str, Any], cohort: Path, t
     assert said.peak_bytes > 2**26
     assert said.cache_dir == str(tmp_path)
     assert "6 epochs" in "\n".join(said.lines())
+
+
+def test_no_case_is_prepared_while_steps_are_timed(
+    small: dict[str, Any], cohort: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing, prepared = [False], []
+    prepare, batches = PreparedCases._prepare, rehearsal.endless_batches
+
+    def noted(self: PreparedCases, case: int) -> Any:
+        prepared.append(timing[0])
+        return prepare(self, case)
+
+    def timed(*given: Any) -> Generator[Any]:
+        timing[0] = True
+        try:
+            yield from batches(*given)
+        finally:
+            timing[0] = False
+
+    monkeypatch.setattr(PreparedCases, "_prepare", noted)
+    monkeypatch.setattr(rehearsal, "endless_batches", timed)
+    rehearse_training("brats_glioma_3d", data=cohort, fold=None, device="cpu", overrides=small)
+    assert prepared == [False] * 3, "of six cases three, before the first step"
 
 
 def test_a_dry_run_prints_the_estimate_and_leaves_nothing(
