@@ -15,7 +15,7 @@ class WithoutModality:
 
     Args:
         arm: its name.
-        modality: left out of every case.
+        modality: left out of every case; of a pair both, as ``t1c+t2``.
         region: the region.
         metric: the column.
         mean: over the cases without it; None where it is not defined.

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 LOST = (
-    "The same networks on the same cases, as if one modality had not been acquired: the mean without it and, in "
-    "brackets, its difference to the whole case with the 95 % interval of that difference."
+    "The same networks on the same cases, as if one modality, or both of a pair, had not been acquired: the mean "
+    "without it and, in brackets, its difference to the whole case with the 95 % interval of that difference."
 )
 
 

@@ -131,7 +131,7 @@ class _Scorer:
         rows = {seed: self.rows(own, homes[seed]) for seed, own in by_seed.items()}
         missing: dict[str, tuple[RegionScore, ...]] = {}
         missing_homes: dict[tuple[int, str], Path] = {}
-        for modality in _left_out(done) if plan.missing and folds else ():
+        for modality in _left_out(done, plan) if plan.missing and folds else ():
             less = {}
             for seed, own in by_seed.items():
                 home = missing_homes[seed, modality] = homes[seed] / "missing" / modality
@@ -186,10 +186,11 @@ class _Scorer:
         write_atomically(home / TOLD, json.dumps(told))
 
 
-def _left_out(units: Sequence[Unit]) -> list[str]:
-    """The modalities that every one of these units has segmented without."""
+def _left_out(units: Sequence[Unit], plan: Plan) -> list[str]:
+    """The modalities, or pairs of them, that every one of these units has segmented without."""
     told = [unit.read().get("missing") or [] for unit in units]
-    return [name for name in told[0] if all(name in each for each in told)] if told else []
+    shared = [name for name in told[0] if all(name in each for each in told)] if told else []
+    return [name for name in shared if name.count("+") < plan.missing]
 
 
 def _collect(sources: Sequence[Path], folder: Path, names: set[str]) -> bool:

@@ -99,7 +99,7 @@ class Plan:
         compare: columns that arms are compared by.
         ranking: columns that arms are ranked by.
         test_loss: whether the loss on the tested cases is reported.
-        missing: whether the tested cases are segmented without each of their modalities too.
+        missing: how many modalities at most the tested cases are also segmented without; 0: that is not asked for.
         budget: its name.
         minutes: wall time of a training; None where epochs decide.
         reduction: what the budget changes, in words; empty for the full one.
@@ -120,7 +120,7 @@ class Plan:
     compare: tuple[str, ...]
     ranking: tuple[str, ...]
     test_loss: bool
-    missing: bool
+    missing: int
     budget: str
     minutes: float | None
     reduction: tuple[str, ...]

@@ -135,7 +135,7 @@ def _plan(path: Path, content: Mapping[str, Any], name: str) -> Plan:
         compare=compare,
         ranking=tuple(evaluation.get("ranking", compare)),
         test_loss=evaluation.get("test_loss", False),
-        missing=evaluation.get("missing", False),
+        missing=2 if (missing := evaluation.get("missing", False)) == "pairs" else int(missing),
         budget=name,
         minutes=chosen.get("minutes"),
         reduction=_reduction(chosen, folds, arms, len(own)),

@@ -18,6 +18,7 @@ from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.locking import claimed
 from brats_pipeline.progress import growing_bar, training_bar
+from brats_pipeline.studies.leaving import left_out
 from brats_pipeline.studies.losing import loss_of_run
 from brats_pipeline.studies.opening import DATALIST
 from brats_pipeline.studies.plan import Plan
@@ -139,10 +140,9 @@ def _run_unit(
     if plan.test_loss and unit.read().get("test_loss") is None:
         facts["test_loss"] = loss_of_run(unit.run, out / DATALIST, fold=unit.fold, device=device)
     if plan.missing:
-        modalities = wanted_modalities(unit.run, {})
-        facts["missing"] = list(modalities) if len(modalities) > 1 else []  # of a single one, none can be spared
-        for modality in facts["missing"]:
-            segment_tested(unit.predictions_without(modality), without=[modality])
+        facts["missing"] = left_out(wanted_modalities(unit.run, {}), plan.missing)
+        for name in facts["missing"]:
+            segment_tested(unit.predictions_without(name), without=name.split("+"))
     unit.write(state="done", cases=len(cases), segment_failed=result.failed, **facts)
 
 

@@ -65,7 +65,7 @@ _EVALUATION = _object(
     compare={**_TEXTS, "minItems": 1},
     ranking={**_TEXTS, "minItems": 1},
     test_loss={"type": "boolean"},
-    missing={"type": "boolean"},
+    missing={"enum": [True, False, "pairs"]},
 )
 SCHEMA = _object(
     ("name", "title", "bundle", "arms"),

@@ -14,6 +14,7 @@ from brats_pipeline.data.datalist import Item, item_case
 from brats_pipeline.files import write_atomically
 from brats_pipeline.inference.inputs import inputs_of
 from brats_pipeline.studies.checks import configuration_sha256
+from brats_pipeline.studies.leaving import still_to_leave_out
 from brats_pipeline.studies.plan import Arm, Plan
 
 SCHEMA_VERSION = 1
@@ -52,9 +53,9 @@ class Unit:
         """Label maps of the tested fold."""
         return self.folder / "predictions"
 
-    def predictions_without(self, modality: str) -> Path:
-        """Label maps of the tested fold, made as if this modality had not been acquired."""
-        return self.folder / "missing" / modality
+    def predictions_without(self, name: str) -> Path:
+        """Label maps of the tested fold, made as if this modality, or those of ``t1c+t2``, had not been acquired."""
+        return self.folder / "missing" / name
 
     @property
     def marker(self) -> Path:
@@ -82,8 +83,11 @@ class Unit:
     def lacks(self, plan: Plan) -> bool:
         """Whether something that the study asks for is still to be done."""
         told = self.read()
-        asked = {"test_loss": plan.test_loss, "missing": plan.missing}
-        return self.state != "done" or any(wanted and told.get(name) is None for name, wanted in asked.items())
+        return (
+            self.state != "done"
+            or (plan.test_loss and told.get("test_loss") is None)
+            or still_to_leave_out(told.get("missing"), plan.missing)
+        )
 
 
 def units_of(plan: Plan, out: Path) -> list[Unit]:

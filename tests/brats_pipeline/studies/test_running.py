@@ -167,14 +167,19 @@ def test_what_missing_modalities_cost_is_measured_without_another_training(
 ) -> None:
     _, out = copied
     before = content(out / "units" / "plain" / "seed0-fold0")
-    asked: dict[str, Any] = {"arms": [PLAN["arms"][0]], "folds": {"k": 3, "test": [0]}, "evaluation": {"missing": True}}
+    asked: dict[str, Any] = {
+        "arms": [PLAN["arms"][0]],
+        "folds": {"k": 3, "test": [0]},
+        "evaluation": {"missing": "pairs"},
+    }
     file = write_plan(tmp_path, bundle=str(out / "bundles" / "brats_glioma_3d"), **asked)
     assert run(file, out, new=True).complete
     after = content(out / "units" / "plain" / "seed0-fold0")
     assert {name: after[name] for name in before} == before
 
     rows = {(row["without"], row["region"]): row for row in figures_of_missing(out)}
-    assert {modality for modality, _ in rows} == {"t1c", "t1", "t2", "flair"}
+    pairs = {"t1c+t1", "t1c+t2", "t1c+flair", "t1+t2", "t1+flair", "t2+flair"}
+    assert {modality for modality, _ in rows} == {"t1c", "t1", "t2", "flair"} | pairs
     home = out / "arms" / "plain" / "seed0"
     whole = dice_of(home)
     costs = []
@@ -189,7 +194,7 @@ def test_what_missing_modalities_cost_is_measured_without_another_training(
     assert any(costs), "a network that does not look at its modalities would prove nothing"
     for name in ("report.html", "report.md"):
         assert "What a missing modality costs" in (out / name).read_text()
-    assert {f"plain/seed0 without {name}" for name in ("t1c", "t1", "t2", "flair")} < set(
+    assert {f"plain/seed0 without {name}" for name in ("t1c", "t1", "t2", "flair", *pairs)} < set(
         json.loads((out / "manifest.json").read_text())["call"]["reports"]
     )
     unit = out / "units" / "plain" / "seed0-fold0" / "unit.json"
