@@ -18,7 +18,13 @@ NOTHING_MEASURED = (
 )
 
 
-PERFORMANCE = re.compile(r"^## Performance\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+PERFORMANCE = re.compile(r"^## Performance\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def performance_told(card: str) -> str | None:
+    """What a model card says of performance; None where it has no such section."""
+    found = PERFORMANCE.search(card)
+    return found[1].strip() if found is not None else None
 
 
 def unmeasured(card: str) -> str:
@@ -107,8 +113,9 @@ def card_text(
     network: Mapping[str, Any],
     training: Sequence[str],
     usage: str,
-    measured: Measured | None,
+    measured: str,
     weights_sha256: str,
+    licence: str | None,
     extras: Sequence[str],
 ) -> str:
     """The model card, in the order of the model zoo's template.
@@ -118,8 +125,9 @@ def card_text(
         network: its ``network_def``.
         training: sentences on how the weights came to be.
         usage: the command that runs it.
-        measured: figures, where there are any.
+        measured: the section on performance.
         weights_sha256: of ``models/model.pt``.
+        licence: of the weights, where the bundle tells of one.
         extras: sentences on further files of the network.
     """
     formats = metadata["network_data_format"]
@@ -127,6 +135,9 @@ def card_text(
     regions = ", ".join(formats["outputs"]["pred"]["channel_def"].values())
     settings = ", ".join(f"{key} {value}" for key, value in network.items() if not str(key).startswith("_"))
     needed = " ".join(metadata["required_packages_version"])
+    limitations = metadata.get("intended_use", "Research only; not to be used for diagnostic purposes.")
+    if licence is not None:
+        limitations += f" The weights are not under the licence of the program: {licence}."
     sections = {
         "Authors": metadata.get("authors", "Not told."),
         "Tags": "Segmentation, MRI, brain",
@@ -134,11 +145,11 @@ def card_text(
         f"Weights: `models/model.pt`, SHA-256 `{weights_sha256}`. " + " ".join(training),
         "Data": metadata.get("data_source", "Not told."),
         "Preprocessing": f"As `configs/inference.yaml` says. Channels in: {channels}. Channels out: {regions}.",
-        "Performance": performance(measured),
+        "Performance": measured,
         "Additional Usage Steps": usage + "".join(f"\n\n{sentence}" for sentence in extras),
         "System Configuration": f"Python 3.11 or newer; `pip install monai torch {needed}`. A CPU or one GPU. The "
         "bundle holds all else that it needs in a package of its own.",
-        "Limitations": metadata.get("intended_use", "Research only; not to be used for diagnostic purposes."),
+        "Limitations": limitations,
         "Citation": "\n".join(f"- {reference}" for reference in metadata.get("references", [])) or "None.",
     }
     return f"# {metadata['name']}\n\n" + "\n\n".join(f"## {title}\n{text}" for title, text in sections.items()) + "\n"

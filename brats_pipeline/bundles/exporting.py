@@ -13,10 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import brats_pipeline
-from brats_pipeline.bundles.cards import Measured, card_text, read_report
+from brats_pipeline.bundles.cards import (
+    NOTHING_MEASURED,
+    Measured,
+    card_text,
+    performance,
+    performance_told,
+    read_report,
+)
 from brats_pipeline.bundles.declaring import declared
 from brats_pipeline.bundles.detaching import detached, modules_needed, resolved
-from brats_pipeline.bundles.installed import bundle_path, read_metadata, weights_path
+from brats_pipeline.bundles.installed import WEIGHTS, bundle_path, read_metadata, weights_path
 from brats_pipeline.bundles.scripts import package_name
 from brats_pipeline.bundles.sums import files_of, write_sums
 from brats_pipeline.bundles.vendoring import packages_used, vendored
@@ -43,7 +50,7 @@ class Exported:
         package: the bundle's own package of modules.
         files: their number.
         size_bytes: of all files, unpacked.
-        measured: the figures of the model card, if any.
+        measured: whether the model card has figures.
         notes: what was said of further files.
     """
 
@@ -51,7 +58,7 @@ class Exported:
     package: str
     files: int
     size_bytes: int
-    measured: Measured | None
+    measured: bool
     notes: list[str]
 
 
@@ -85,7 +92,7 @@ def export_bundle(run: str | Path, out: Path, *, report: Path | None = None, ext
         raise PipelineError(f"{home}: cannot be written ({error.strerror or error}); choose another folder") from error
     try:
         bundle = work / (out.stem if packed else out.name)
-        package, notes = _write(source, bundle, measured, sha256, extras)
+        package, told, notes = _write(source, bundle, measured, sha256, extras)
         write_sums(bundle)
         sizes = [path.stat().st_size for path in files_of(bundle).values()]
         if packed:
@@ -93,12 +100,12 @@ def export_bundle(run: str | Path, out: Path, *, report: Path | None = None, ext
         (work / "bundle.zip" if packed else bundle).rename(out)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Exported(out, package, len(sizes), sum(sizes), measured, notes)
+    return Exported(out, package, len(sizes), sum(sizes), told, notes)
 
 
 def _write(
     source: Path, bundle: Path, measured: Measured | None, sha256: str, extras: Sequence[Extra]
-) -> tuple[str, list[str]]:
+) -> tuple[str, bool, list[str]]:
     import yaml
 
     record = _record(source)
@@ -123,7 +130,10 @@ def _write(
             write_atomically(bundle / name, (source / name).read_bytes())
     write_atomically(weights_path(bundle), weights_path(source).read_bytes())
     training = _training(record)
-    metadata = _metadata(source, content, modules, measured, " ".join(training))
+    metadata = _metadata(source, content, modules, measured, " ".join(training), sha256)
+    figures = performance(measured)
+    if measured is None and WEIGHTS in metadata and (source / "docs" / "README.md").is_file():
+        figures = performance_told((source / "docs" / "README.md").read_text(encoding="utf-8")) or figures
     write_atomically(bundle / "configs" / "metadata.json", json.dumps(metadata, indent=2) + "\n")
     notes = [extra(source, bundle) for extra in extras]
     card = card_text(
@@ -131,12 +141,13 @@ def _write(
         network=own["network_def"],
         training=training,
         usage=f"From any folder:\n\n```sh\n{_usage()}\n```",
-        measured=measured,
+        measured=figures,
         weights_sha256=sha256,
+        licence=metadata.get(WEIGHTS, {}).get("licence"),
         extras=notes,
     )
     write_atomically(bundle / "docs" / "README.md", card)
-    return package, notes
+    return package, figures != NOTHING_MEASURED, notes
 
 
 def _usage() -> str:
@@ -168,10 +179,17 @@ def _training(record: Mapping[str, Any]) -> list[str]:
 
 
 def _metadata(
-    source: Path, content: Mapping[str, Any], modules: Sequence[str], measured: Measured | None, training: str
+    source: Path,
+    content: Mapping[str, Any],
+    modules: Sequence[str],
+    measured: Measured | None,
+    training: str,
+    sha256: str,
 ) -> dict[str, Any]:
     """The run's metadata with what the export knows better: versions, packages, figures, channels."""
     metadata = declared(read_metadata(source), content)
+    if not isinstance(told := metadata.get(WEIGHTS), dict) or told.get("sha256") != sha256:
+        metadata = {key: value for key, value in metadata.items() if key != WEIGHTS} | {"eval_metrics": {}}
     versions = {name: _version(name) for name in ("monai", "torch", "numpy")}
     required = [*REQUIRED, *(name for target, names in BY_LOADER.items() if _names(content, target) for name in names)]
     required += sorted({name for key, name in BY_SETTING.items() if _is_on(content.get(key))})
@@ -187,7 +205,7 @@ def _metadata(
         "required_packages_version": {name: _version(name) for name in required},
         "optional_packages_version": {name: _version(name) for name in required},
         "suggested_packages_version": {name: _version(name) for name in optional if _installed(name)},
-        "eval_metrics": {} if measured is None else measured.eval_metrics,
+        "eval_metrics": metadata["eval_metrics"] if measured is None else measured.eval_metrics,
     }
 
 

@@ -77,7 +77,7 @@ def bundle_export(
     exported = export_run(run, out, torchscript=torchscript, onnx=onnx, openvino=openvino, report=report)
     for sentence in exported.notes:
         say(sentence)
-    if exported.measured is None:
+    if not exported.measured:
         complain("the model card says that nothing was measured; --report gives it figures")
     say(f"bundle: {exported.path} ({exported.files} files, {exported.size_bytes / 1e6:.1f} MB)")
     return 0

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import jsonschema
@@ -177,8 +178,6 @@ def test_an_exported_bundle_is_whole_and_taken_over_without_trust(exported: Path
 
 
 def test_a_module_with_one_other_word_is_not_ours(exported: Path, tmp_path: Path) -> None:
-    from shutil import copytree
-
     from brats_pipeline.bundles.sums import write_sums
 
     changed = copytree(exported, tmp_path / "changed")
@@ -200,8 +199,6 @@ def test_a_module_with_one_other_word_is_not_ours(exported: Path, tmp_path: Path
     ],
 )
 def test_the_way_to_the_own_package_leads_nowhere_else(key: str, value: Any, exported: Path, tmp_path: Path) -> None:
-    from shutil import copytree
-
     from brats_pipeline.bundles.sums import write_sums
 
     changed = copytree(exported, tmp_path / "changed")
@@ -286,6 +283,38 @@ def test_a_card_tells_figures_with_their_protocol(noisy: Path, tmp_path: Path) -
     assert "Rules brats2023-gli, measured 2026-11-21." in text
     assert "Region empty in both: Dice 1." in text
     assert json.loads((path / "configs" / "metadata.json").read_text())["eval_metrics"] == {"WT_dice": 0.8123}
+
+
+def test_weights_that_a_bundle_comes_with_keep_their_figures_and_their_licence(noisy: Path, tmp_path: Path) -> None:
+    shipped = copytree(noisy, tmp_path / "shipped")
+    metadata = json.loads((shipped / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    sha256 = file_sha256(shipped / "models" / "model.pt")
+    metadata |= {"weights": {"sha256": sha256, "licence": "for research alone"}, "eval_metrics": {"WT_dice": 0.5}}
+    (shipped / "configs" / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+    card = shipped / "docs" / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace(NOTHING_MEASURED, "Dice 0.5 of three."), encoding="utf-8")
+    exported = export_bundle(shipped, tmp_path / "out")
+    text = (exported.path / "docs" / "README.md").read_text(encoding="utf-8")
+    assert exported.measured
+    assert "## Performance\nDice 0.5 of three.\n" in text
+    assert "The weights are not under the licence of the program: for research alone." in text
+    told = json.loads((exported.path / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert told["eval_metrics"] == {"WT_dice": 0.5}
+    assert told["weights"] == metadata["weights"]
+
+
+def test_figures_of_other_weights_are_not_taken_over(noisy: Path, tmp_path: Path) -> None:
+    shipped = copytree(noisy, tmp_path / "shipped")
+    path = shipped / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    told = {"weights": {"sha256": "0" * 64, "licence": "x"}, "eval_metrics": {"WT_dice": 0.5}}
+    path.write_text(json.dumps(metadata | told), encoding="utf-8")
+    exported = export_bundle(shipped, tmp_path / "out")
+    assert not exported.measured
+    assert NOTHING_MEASURED in (exported.path / "docs" / "README.md").read_text(encoding="utf-8")
+    metadata = json.loads((exported.path / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata["eval_metrics"] == {}
+    assert "weights" not in metadata
 
 
 def test_a_report_of_other_weights_is_refused_and_nothing_is_left(noisy: Path, tmp_path: Path) -> None:
