@@ -80,7 +80,7 @@ def _moved(value: Any, package: str) -> Any:
         return [_moved(one, package) for one in value]
     if isinstance(value, str):
         moves = value.startswith("$") and not value.startswith("$import ") and DROPPED not in value
-        return OWN_NAME.sub(lambda name: f"@{SCRIPTS}.{name[0]}", value) if moves else value
+        return OWN_NAME.sub(lambda name: f"@{SCRIPTS}.{home_of(name[0])}", value) if moves else value
     if not isinstance(value, dict):
         return value
     target = value.get("_target_")

@@ -98,9 +98,15 @@ def modules_behind(names: Collection[str]) -> list[str]:
     """Our modules that some dotted names need, by way of each other's imports; packages among them.
 
     Raises:
-        PipelineError: a name is in no module of ours.
+        PipelineError: a name is in no module of ours, or in one that is not copied.
     """
-    waiting = {module_of(home_of(name)) for name in names}
+    homes = {module_of(home_of(name)): name for name in names}
+    if astray := sorted(name for module, name in homes.items() if module in OWN):
+        raise PipelineError(
+            f"{astray[0]} is written in {astray[0].partition('.')[0]}/__init__.py, which no bundle takes along; write "
+            "it in a module of its own"
+        )
+    waiting = set(homes)
     found: set[str] = set()
     while waiting:
         module = waiting.pop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -159,6 +160,35 @@ def test_a_detached_configuration_names_nothing_of_ours(bundle: str) -> None:
     assert not [name for name in own_names(result) if not name.startswith("p.")]
     assert "require_own_packages" not in json.dumps(result)
     assert set(result) - set(content) == {"_path", "scripts"}
+
+
+@pytest.mark.parametrize("overlay", [None, "unet", "unet_half", "residual_unet", "deeplabv3plus"])
+@pytest.mark.parametrize("bundle", ["brats_glioma_3d", "brats_slices_2d", "lgg_slices_2d"])
+def test_what_a_detached_configuration_names_is_written_in_its_package(bundle: str, overlay: str | None) -> None:
+    """By the syntax trees of the copies, for targets and expressions alike."""
+    folder = bundle_path(bundle) / "configs"
+    content = yaml.safe_load((folder / "inference.yaml").read_text(encoding="utf-8"))
+    network = folder / "networks" / f"{overlay}.yaml"
+    content |= yaml.safe_load(network.read_text(encoding="utf-8")) if network.is_file() else {}
+    texts = vendored(modules_needed(content), "p", version="1")
+    names = re.findall(r"(?:\"p|@scripts)\.([\w.]+)", json.dumps(detached(content, "p")))
+    assert "networks" in {name.partition(".")[0] for name in names}
+    for name in names:
+        module, _, wanted = name.rpartition(".")
+        text = texts.get(f"p/{module.replace('.', '/')}.py")
+        assert text is not None, name
+        defined = {getattr(node, "name", None) for node in ast.parse(text).body}
+        assert wanted in defined, name
+
+
+def test_what_is_written_in_a_file_that_is_not_copied_is_refused() -> None:
+    with pytest.raises(PipelineError, match=r"written in brats_pipeline/__init__\.py, which no bundle takes along"):
+        modules_behind(["brats_pipeline.require_own_packages"])
+
+
+def test_a_name_that_an_expression_takes_from_elsewhere_leads_to_where_it_is_written() -> None:
+    moved_to = detached({"x": "$networks.UNet"}, "p")["x"]
+    assert moved_to == "$@scripts.networks.unet.UNet"
 
 
 @pytest.mark.parametrize(
