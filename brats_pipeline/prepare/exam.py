@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from brats_pipeline.cases import find_cases
+from brats_pipeline.cases.integrity import link_notes, placing_notes
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.dicom.choosing import choose_series
 from brats_pipeline.dicom.finding import Series, holds_dicom
@@ -106,6 +107,21 @@ def read_exam(exam: Exam) -> dict[str, sitk.Image]:
                     f"give the scan that {name} is, or leave it out",
                 )
     return images
+
+
+def file_notes(exam: Exam, *, links: bool, atlas: Path | None = None) -> list[str]:
+    """What a person should know of the files of an exam, one sentence each; nothing of DICOM series.
+
+    How their headers place the voxels, for what is written from them says nothing of it any more, and odd links.
+
+    Args:
+        exam: whose files these are.
+        links: the files were found in a folder, which links may leave.
+        atlas: the scan to whose space everything is brought.
+    """
+    files = {name: scan for name, scan in exam.files.items() if isinstance(scan, Path)}
+    placed = placing_notes(files if atlas is None else {**files, "atlas": atlas})
+    return placed + (link_notes(files) if links else [])
 
 
 def _same_voxels(one: sitk.Image, other: sitk.Image) -> bool:

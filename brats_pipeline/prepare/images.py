@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.prepare.grids import FLIP, Grid
 from transforms.nifti import same_grid, spacing_mm, voxels
-from transforms.scans import read_scan
+from transforms.scans import check_placed, read_scan
 
 Array = npt.NDArray[Any]
 
@@ -26,10 +26,12 @@ def read_image(path: Path) -> sitk.Image:
 
     Raises:
         PipelineError: the file cannot be read, has not three axes, holds NaN or one value only, or its header gives no
-            usable voxel size and direction.
+            usable voxel size and direction, or none of a head.
     """
     image = read_scan(path, narrow=True)
-    return from_nifti(image, path)
+    made = from_nifti(image, path)
+    check_placed(path, image)
+    return made
 
 
 def from_nifti(image: nib.Nifti1Image, name: Path) -> sitk.Image:

@@ -17,7 +17,7 @@ from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.prepare.bias import without_bias
 from brats_pipeline.prepare.brain import FALLBACK, BrainMask, extract_brain
-from brats_pipeline.prepare.exam import Exam, Scan, find_exam, read_exam
+from brats_pipeline.prepare.exam import Exam, Scan, file_notes, find_exam, read_exam
 from brats_pipeline.prepare.grids import Grid, isotropic_grid, lps_grid
 from brats_pipeline.prepare.images import nifti_of, read_image, whole_numbers
 from brats_pipeline.prepare.keeping import RECORD, whole_folder
@@ -125,6 +125,7 @@ def prepare_case(
     found = find_exam(exam, out.name)
     with whole_folder(out, overwrite=overwrite) as part:
         work = _Work(found, read_exam(found), on_step, since=begun)
+        work.notes += file_notes(found, links=not isinstance(exam, Mapping), atlas=atlas)
         if "t1c" not in found.files:
             work.notes.append(f"there is no T1c: {found.reference} is the reference that the others are brought to")
         work.done("read")

@@ -116,6 +116,43 @@ def test_without_a_t1c_the_t1_is_the_reference_and_a_note_says_so(exam: Path, tm
     assert list(done.record["registration"]) == ["flair"]
 
 
+def place(path: Path, out: Path, *, qform: int, sform: int, shift_mm: float = 0.0) -> Path:
+    """Write a scan with these codes, its qform moved to the right."""
+    image = nib.load(path)
+    moved = image.affine.copy()
+    moved[0, 3] += shift_mm
+    image.set_qform(moved, qform)
+    image.set_sform(image.affine, sform)
+    nib.save(image, out)
+    return out
+
+
+def test_what_the_headers_leave_open_is_told(exam: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Match(sitk.Euler3DTransform(), Similarity(0.4, 1.0), Similarity(0.5, 1.0), 0.0, 0.0, False)
+    monkeypatch.setattr(preparing, "match", lambda *_, **__: found)
+    files = {
+        "t1c": place(exam / "t1c.nii.gz", tmp_path / "t1c.nii.gz", qform=0, sform=0),
+        "t1": place(exam / "t1.nii.gz", tmp_path / "t1.nii.gz", qform=1, sform=1, shift_mm=7),
+        "t2": exam / "t2.nii.gz",
+    }
+    done = prepare_case(files, tmp_path / "case", grid="reference", brain="none", atlas=files["t1c"])
+    told = [note for note in done.notes if "qform" in note]
+    assert told == [
+        "t1c, atlas: neither qform nor sform is set, so the header does not say which side is left; LAS is assumed",
+        "t1: qform (code 1) and sform (code 1) place the voxels up to 7 mm apart; the sform holds",
+    ]
+
+
+@pytest.mark.usefixtures("unmatched")
+def test_a_link_out_of_the_folder_of_an_exam_is_told(exam: Path, tmp_path: Path) -> None:
+    (tmp_path / "exam").mkdir()
+    shutil.copy(exam / "t1c.nii.gz", tmp_path / "exam")
+    (tmp_path / "exam" / "t2.nii.gz").symlink_to(exam / "t2.nii.gz")
+    done = prepare_case(tmp_path / "exam", tmp_path / "case", grid="reference", brain="none")
+    (told,) = [note for note in done.notes if "link" in note]
+    assert told.startswith("t2 is a link that leads out of the case's folder, to ")
+
+
 @pytest.mark.usefixtures("unmatched")
 def test_kept_headers_are_told(exam: Path, tmp_path: Path) -> None:
     files = {name: exam / f"{name}.nii.gz" for name in ("t1c", "t1")}
@@ -166,6 +203,13 @@ def not_a_number(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np
     return values, affine
 
 
+def in_metres(files: dict[str, Path], folder: Path) -> Path:
+    image = nib.load(files["t1c"])
+    image.header.set_xyzt_units("meter")
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + 1, image.affine, image.header), folder / "other.nii.gz")
+    return folder / "other.nii.gz"
+
+
 SHEAR = np.eye(4)
 SHEAR[0, 2] = 0.4
 WRONG: dict[str, tuple[Callable[..., Path], str]] = {
@@ -177,6 +221,8 @@ WRONG: dict[str, tuple[Callable[..., Path], str]] = {
     "one slice": (changed(lambda values, affine: (values[:, :, :1] + 1, affine)), "at least 4 voxels along each axis"),
     "sheared": (changed(lambda values, affine: (values + 1, SHEAR @ affine)), "not at right angles"),
     "no voxel size": (without_sides, "no usable voxel size"),
+    "in metres": (in_metres, "t1: .*measures in metres"),
+    "huge voxels": (changed(lambda values, affine: (values + 1, np.diag([50, 50, 50, 1]) @ affine)), "at most 2000 mm"),
 }
 
 
