@@ -149,6 +149,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     files = weights_of(options, folder)
     settings = {"cases": list(cases), "rounds": options.rounds, "window": options.window, "workers": options.workers}
     settings |= {"trained": sorted({item.partition("=")[0] for item in options.weights}), "set": options.set}
+    settings |= {"about": f" {options.about}" if options.about else ""}
     result: dict[str, Any] = {"schema": 1, "machine": machine(), "settings": settings, "networks": {}, "skipped": []}
     for network in options.networks:
         workers, answers = {}, {}
@@ -195,7 +196,7 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"{host['cpu']}, {host['threads']} threads, load {host['load']}, GPU {host['gpu']}, torch {host['torch']}, "
         f"MONAI {host['monai']}, {host['date']}; {len(settings['cases'])} cases, {settings['rounds']} rounds, medians. "
-        f"Trained weights: {', '.join(settings['trained']) or 'none, all random'}.",
+        f"Trained weights: {', '.join(settings['trained']) or 'none, all random'}.{settings['about']}",
         "",
         "Dice is the lowest of all cases and regions of at least 1 ml beside the label maps of exact_float32 and of "
         "stock, and the mean beside those drawn by hand. Stages overlap in ours. The peak is that of the process which "
@@ -238,6 +239,7 @@ def main() -> None:
     parser.add_argument(
         "--weights", nargs="+", default=[], metavar="NAME=FILE", help="NAME or NAME@ARM; default random"
     )
+    parser.add_argument("--about", default="", help="how the weights were trained, for the reader of the tables")
     parser.add_argument("--networks", nargs="+", choices=sorted(NETWORKS), default=sorted(NETWORKS))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--cases", type=int, default=5)
