@@ -18,6 +18,8 @@ NOTHING_MEASURED = (
 )
 
 
+TENSORS = {"in": "image", "out": "pred"}
+"""What goes into a network and comes out of it, by their names in the metadata."""
 PERFORMANCE = re.compile(r"^## Performance\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 
 
@@ -133,7 +135,9 @@ def card_text(
     formats = metadata["network_data_format"]
     channels = ", ".join(formats["inputs"]["image"]["channel_def"].values())
     regions = ", ".join(formats["outputs"]["pred"]["channel_def"].values())
-    settings = ", ".join(f"{key} {value}" for key, value in network.items() if not str(key).startswith("_"))
+    numbers = {f"{way}_channels": formats[f"{way}puts"][name]["num_channels"] for way, name in TENSORS.items()}
+    known = {str(key): value for key, value in network.items() if not str(key).startswith("_")}
+    settings = ", ".join(f"{key} {numbers.get(key, value)}" for key, value in known.items())
     needed = " ".join(metadata["required_packages_version"])
     limitations = metadata.get("intended_use", "Research only; not to be used for diagnostic purposes.")
     if licence is not None:

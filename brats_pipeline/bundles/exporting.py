@@ -132,11 +132,14 @@ def _write(
     training = _training(record)
     metadata = _metadata(source, content, modules, measured, " ".join(training), sha256)
     figures = performance(measured)
-    if measured is None and WEIGHTS in metadata and (source / "docs" / "README.md").is_file():
-        figures = performance_told((source / "docs" / "README.md").read_text(encoding="utf-8")) or figures
+    card = source / "docs" / "README.md"
+    known = performance_told(card.read_text("utf-8")) if WEIGHTS in metadata and card.is_file() else None
+    if measured is None and known:
+        figures = known
+        training = training if record else ["How they were trained stands below, under Performance."]
     write_atomically(bundle / "configs" / "metadata.json", json.dumps(metadata, indent=2) + "\n")
     notes = [extra(source, bundle) for extra in extras]
-    card = card_text(
+    text = card_text(
         metadata=metadata,
         network=own["network_def"],
         training=training,
@@ -146,7 +149,7 @@ def _write(
         licence=metadata.get(WEIGHTS, {}).get("licence"),
         extras=notes,
     )
-    write_atomically(bundle / "docs" / "README.md", card)
+    write_atomically(bundle / "docs" / "README.md", text)
     return package, figures != NOTHING_MEASURED, notes
 
 
@@ -195,9 +198,13 @@ def _metadata(
     required += sorted({name for key, name in BY_SETTING.items() if _is_on(content.get(key))})
     optional = [name for name in packages_used(modules) if name not in required]
     version = str(metadata["version"])
+    changelog = metadata.get("changelog", {})
+    change = f"exported with weights. {training}"
+    if WEIGHTS in metadata and version in changelog:
+        change = f"{changelog[version]}; exported with weights by brats_pipeline {brats_pipeline.__version__}"
     return {
         **metadata,
-        "changelog": {**metadata.get("changelog", {}), version: f"exported with weights. {training}"},
+        "changelog": {**changelog, version: change},
         "monai_version": versions["monai"],
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.bundles.installed import weights_path
+from brats_pipeline.bundles.installed import WEIGHTS, weights_path
 from brats_pipeline.bundles.subject import NETWORK, TRAVELLING, Subject, find_config
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
@@ -126,7 +126,7 @@ def check_schemas(subject: Subject) -> Iterator[str]:
 
 
 def check_weights(subject: Subject) -> Iterator[str]:
-    """Weights, where there are some, fit the network and are those that the model card tells of."""
+    """Weights, where there are some, fit the network and are those that metadata and model card tell of."""
     from brats_pipeline.weights import load_weights
 
     if not subject.has_weights:
@@ -136,9 +136,14 @@ def check_weights(subject: Subject) -> Iterator[str]:
         load_weights(subject.network(), weights)
     except PipelineError as error:
         yield f"{error} ({NETWORK} of inference.yaml)"
-    stated = stated_hashes(subject.root)
-    if stated and (found := file_sha256(weights)) not in stated:
+    found, stated = file_sha256(weights), stated_hashes(subject.root)
+    told = subject.metadata.get(WEIGHTS)
+    if isinstance(told, Mapping) and told.get("sha256") != found:
+        yield f"models/model.pt has the sha256 {found}, and metadata.json tells of {told.get('sha256')} ({WEIGHTS})"
+    if stated and found not in stated:
         yield f"models/model.pt has the sha256 {found}, and docs/README.md tells of {', '.join(sorted(stated))}"
+    elif told and not stated:
+        yield f"docs/README.md does not tell the sha256 of the weights; write sha256 `{found}`"
 
 
 def stated_hashes(root: Path) -> set[str]:

@@ -11,7 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, ignore_patterns
 from typing import Any
 
 import jsonschema
@@ -331,6 +331,31 @@ def test_weights_that_a_bundle_comes_with_keep_their_figures_and_their_licence(n
     told = json.loads((exported.path / "configs" / "metadata.json").read_text(encoding="utf-8"))
     assert told["eval_metrics"] == {"WT_dice": 0.5}
     assert told["weights"] == metadata["weights"]
+
+
+def test_the_changelog_and_the_training_of_weights_that_a_bundle_comes_with_are_kept(
+    noisy: Path, tmp_path: Path
+) -> None:
+    shipped = copytree(noisy, tmp_path / "shipped", ignore=ignore_patterns("run.json"))
+    path = shipped / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text(encoding="utf-8")) | {"changelog": {"0.1.0": "first version"}}
+    told = {"sha256": file_sha256(shipped / "models" / "model.pt"), "licence": "for research alone"}
+    path.write_text(json.dumps(metadata | {"weights": told}), encoding="utf-8")
+    card = shipped / "docs" / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace(NOTHING_MEASURED, "Ten cases."), encoding="utf-8")
+    exported = export_bundle(shipped, tmp_path / "out").path
+    text = (exported / "docs" / "README.md").read_text(encoding="utf-8")
+    assert "How they were trained is not told" not in text
+    assert "How they were trained stands below, under Performance." in text
+    changelog = json.loads((exported / "configs" / "metadata.json").read_text(encoding="utf-8"))["changelog"]
+    assert changelog["0.1.0"].startswith("first version; exported with weights by brats_pipeline ")
+
+
+def test_a_card_describes_the_network_in_numbers(exported: Path) -> None:
+    text = (exported / "docs" / "README.md").read_text(encoding="utf-8")
+    (network,) = re.findall(r"Network: (.*?)\. Weights", text)
+    assert "in_channels 8, out_channels 3" in network
+    assert not set("$@") & set(network)
 
 
 def test_figures_of_other_weights_are_not_taken_over(noisy: Path, tmp_path: Path) -> None:

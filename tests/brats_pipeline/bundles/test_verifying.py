@@ -92,6 +92,10 @@ def bundle(tmp_path: Path) -> Path:
         changed_yaml(name, network_def__features=4, network_def__depth=1)(copy)
     card = copy / "docs" / "README.md"
     card.write_text(unmeasured(card.read_text()))  # of the weights that were left out
+    metadata = copy / "configs" / "metadata.json"
+    metadata.write_text(
+        json.dumps({key: told for key, told in json.loads(metadata.read_text()).items() if key != "weights"})
+    )
     return copy
 
 
@@ -163,6 +167,21 @@ def test_weights_must_fit_and_be_those_of_the_model_card(bundle: Path) -> None:
     assert said.startswith(f"models/model.pt has the sha256 {file_sha256(path)}, and docs/README.md tells of")
     with_weights(bundle, odd=torch.zeros(1))
     assert "odd is unknown to the network" in findings(bundle, "weights")[0]
+
+
+def test_weights_must_be_those_of_the_metadata_and_told_of_in_the_card(bundle: Path) -> None:
+    sha256 = file_sha256(with_weights(bundle))
+    changed_metadata(weights={"sha256": sha256, "licence": "any"})(bundle)
+    (said,) = findings(bundle, "weights")
+    assert said == f"docs/README.md does not tell the sha256 of the weights; write sha256 `{sha256}`"
+    text_in("docs/README.md", f"\nsha256 `{sha256}`\n")(bundle)
+    assert findings(bundle, "weights") == []
+    changed_metadata(weights={"sha256": "0" * 64, "licence": "any"})(bundle)
+    (said,) = findings(bundle, "weights")
+    assert said == f"models/model.pt has the sha256 {sha256}, and metadata.json tells of {'0' * 64} (weights)"
+    changed_metadata(weights={"licence": "any"})(bundle)
+    (said,) = findings(bundle, "weights")
+    assert said == f"models/model.pt has the sha256 {sha256}, and metadata.json tells of None (weights)"
 
 
 def test_a_declared_shape_that_the_network_cannot_take_is_a_problem(bundle: Path) -> None:
