@@ -48,6 +48,8 @@ TAGS = (
     "Columns",
     "SamplesPerPixel",
     "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
     "ImagePositionPatient",
     "ImageOrientationPatient",
 )

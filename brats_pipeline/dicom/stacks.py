@@ -29,6 +29,8 @@ TOLERANCE = 0.1
 """A slice may lie this share of the distance between slices from where it should, as grids may elsewhere."""
 TURNED = 1e-3
 """Direction cosines that differ by more are two directions."""
+THINNED = 1.5
+"""Slices that lie further apart than so many times what their headers say may lack others between them."""
 LONGEST_MM = 50.0
 """A voxel side above this is a mistake."""
 
@@ -98,6 +100,22 @@ def stack_of(instances: Sequence[Instance], name: str) -> Stack:
     _refuse_tilt(positions, axes, step_mm=step_mm, pixel_mm=min(spacing), name=name)
     first: list[float] = positions[0].tolist()
     return Stack(slices, (*size, len(slices)), (*spacing, step_mm), (first[0], first[1], first[2]), axes)
+
+
+def thinned(stack: Stack) -> str | None:
+    """What to say of slices that lie further apart than their headers mean, as where every second one was lost.
+
+    Nothing puts a voxel in the wrong place then. A SpacingBetweenSlices below the SliceThickness may count from the
+    edge of one slice to the edge of the next, against the standard.
+    """
+    header, step_mm = stack.slices[0].header, stack.spacing_mm[2]
+    told, thickness = (number_of(header, keyword) for keyword in ("SpacingBetweenSlices", "SliceThickness"))
+    if told is None or told <= 0 or step_mm < THINNED * told:
+        return None
+    if thickness and told < (1 - TOLERANCE) * thickness and abs(step_mm - thickness - told) <= TOLERANCE * step_mm:
+        return None
+    apart = f"its slices lie {step_mm:.4g} mm apart, and SpacingBetweenSlices is {told:.4g}"
+    return f"{apart}: some between them may be missing"
 
 
 def _refuse_frames(instances: Sequence[Instance], name: str) -> None:

@@ -15,6 +15,7 @@ from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.dicom.choosing import choose_series
 from brats_pipeline.dicom.finding import Series, holds_dicom
 from brats_pipeline.dicom.reading import read_only_series, read_series
+from brats_pipeline.dicom.stacks import stack_of, thinned
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.prepare.images import read_image
 from transforms.labels import MODALITIES
@@ -110,9 +111,10 @@ def read_exam(exam: Exam) -> dict[str, sitk.Image]:
 
 
 def file_notes(exam: Exam, *, links: bool, atlas: Path | None = None) -> list[str]:
-    """What a person should know of the files of an exam, one sentence each; nothing of DICOM series.
+    """What a person should know of the files of an exam, one sentence each.
 
-    How their headers place the voxels, for what is written from them says nothing of it any more, and odd links.
+    How their headers place the voxels, for what is written from them says nothing of it any more, and odd links; of a
+    DICOM series, that slices may be missing between those that are there.
 
     Args:
         exam: whose files these are.
@@ -121,7 +123,11 @@ def file_notes(exam: Exam, *, links: bool, atlas: Path | None = None) -> list[st
     """
     files = {name: scan for name, scan in exam.files.items() if isinstance(scan, Path)}
     placed = placing_notes(files if atlas is None else {**files, "atlas": atlas})
-    return placed + (link_notes(files) if links else [])
+    series = {name: scan for name, scan in exam.files.items() if isinstance(scan, Series)}
+    gaps = [
+        f"{name}: {said}" for name, scan in series.items() if (said := thinned(stack_of(scan.instances, scan.name)))
+    ]
+    return placed + gaps + (link_notes(files) if links else [])
 
 
 def _same_voxels(one: sitk.Image, other: sitk.Image) -> bool:

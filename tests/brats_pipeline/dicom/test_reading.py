@@ -17,7 +17,9 @@ from pydicom.uid import EnhancedMRImageStorage, HTJ2KLossless, JPEG2000Lossless,
 
 from brats_pipeline.dicom.finding import find_series
 from brats_pipeline.dicom.reading import read_only_series, read_series, slices_in_order
+from brats_pipeline.dicom.stacks import stack_of, thinned
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.prepare.exam import Exam, file_notes
 
 UNKNOWN = "1.2.840.10008.1.2.4.299"
 """Stands where a compression of the future would."""
@@ -103,6 +105,27 @@ def drop_one(slices: list[Any]) -> list[Any]:
 
 def drop_many(slices: list[Any]) -> list[Any]:
     return slices[:2] + slices[4:5] + slices[6:]
+
+
+@pytest.mark.parametrize(
+    ("every", "told", "thickness", "said"),
+    [
+        (2, 3.0, 3.0, "its slices lie 6 mm apart, and SpacingBetweenSlices is 3: some between them may be missing"),
+        (3, 3.0, 2.5, "its slices lie 9 mm apart, and SpacingBetweenSlices is 3: some between them may be missing"),
+        (1, 3.0, 3.0, None),
+        (1, 3.0, 6.0, None),  # overlapping slices
+        (2, 2.0, 4.0, None),  # scanners that count it from the edge of one slice to the edge of the next
+        (2, 0.0, 3.0, None),
+    ],
+)
+def test_slices_that_are_evenly_missing_are_told(
+    scanner: Any, tmp_path: Path, every: int, told: float, thickness: float, said: str | None
+) -> None:
+    scan = scanner.Scan(size=(12, 10, 16), tags={"SpacingBetweenSlices": told, "SliceThickness": thickness})
+    series = read_only_series(scanner.save(scan.slices()[::every], tmp_path / "series"))
+    assert thinned(stack_of(series.instances, series.name)) == said
+    notes = file_notes(Exam("case", {"t1c": series}), links=True)
+    assert notes == ([] if said is None else [f"t1c: {said}"])
 
 
 def shift_one(slices: list[Any]) -> list[Any]:
