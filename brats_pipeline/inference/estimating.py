@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from brats_pipeline.data.cache import free_memory
+from brats_pipeline.freed_memory import kept_bytes
 from brats_pipeline.inference.inferers import SliceInferer, WindowInferer, run_network, stride_of
 from brats_pipeline.inference.keeping import only_moved
 
@@ -117,7 +118,7 @@ def bytes_needed(inferer: Inferer, inputs: Tensor, network: Callable[..., Any]) 
     if isinstance(inferer, SliceInferer):
         shape, blended, sums = _slices(inferer, inputs, members[0]), 0, 0
     else:
-        shape, blended, sums = _windows(inferer, inputs, members[0])
+        shape, blended, sums = _windows(inferer, inputs, members[0], at_once * len(inputs))
     found = per_voxel(members[0], shape, inputs.device, inferer.precision)
     if found is None:
         return None
@@ -139,11 +140,13 @@ def _slices(inferer: SliceInferer, inputs: Tensor, network: Callable[..., Any]) 
     return (inferer.slice_batch_size, seen, *(-(-side // stride) * stride for side in inputs.shape[2:4]))
 
 
-def _windows(inferer: WindowInferer, inputs: Tensor, network: Callable[..., Any]) -> tuple[tuple[int, ...], int, int]:
+def _windows(
+    inferer: WindowInferer, inputs: Tensor, network: Callable[..., Any], images: int
+) -> tuple[tuple[int, ...], int, int]:
     """Shape of what one pass over windows is given; voxels of the slab in which they are blended, bytes of its sums."""
     grid = inferer.grid_for(inputs.shape[2:], network)
     if grid.single:
-        return (1, inputs.shape[1], *grid.sides), 0, 0
+        return (min(inferer.sw_batch_size, images), inputs.shape[1], *grid.sides), 0, 0
     padded = [side + sum(more) for side, more in zip(inputs.shape[2:], grid.padding, strict=True)]
     slab = grid.sides[0] * math.prod(padded[1:])
     return (inferer.sw_batch_size, inputs.shape[1], *grid.sides), slab, 2 if inferer.accumulate == "float16" else 4
@@ -151,11 +154,19 @@ def _windows(inferer: WindowInferer, inputs: Tensor, network: Callable[..., Any]
 
 def used_bytes(device: torch.device) -> int:
     """What this process holds: resident memory, or what it has of a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.memory_reserved(device)
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else _resident("VmRSS")
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process has held so far."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else _resident("VmHWM")
+
+
+def _resident(name: str) -> int:
+    """A figure that Linux tells of this process, in bytes; 0 elsewhere."""
     with suppress(OSError, StopIteration, ValueError):
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
+        return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
     return 0
 
 
@@ -164,7 +175,8 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min((size for size in (free_memory(), container_memory()) if size is not None), default=None)
+    told = [size for size in (free_memory(), container_memory()) if size is not None]
+    return min(told) + kept_bytes() if told else None
 
 
 def container_memory() -> int | None:

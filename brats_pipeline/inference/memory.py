@@ -23,7 +23,8 @@ from torch import Tensor
 
 from brats_pipeline.data.cache import in_gib
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.inference.estimating import available_bytes, bytes_needed, used_bytes
+from brats_pipeline.freed_memory import keep_freed_memory
+from brats_pipeline.inference.estimating import available_bytes, bytes_needed, peak_bytes, used_bytes
 from brats_pipeline.inference.inferers import stride_of
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 SMALLEST_WINDOW = 32
 """Sides below are not tried, in voxels: little of a brain can be seen from there."""
+ROOM = 2
+"""So many times what a case needs must be free for freed memory to be kept: its holes do not fit every next tensor."""
 EXHAUSTED = (
     "out of memory",
     "not enough memory",
@@ -126,7 +129,9 @@ class LadderInferer(Inferer):
     """Another inferer, in as much memory as there is.
 
     Before the first case of a size, its need is estimated; where that is more than there is, and where memory runs out
-    all the same, the inferer goes down one rung after the other and stays there. Each step is told in a line.
+    all the same, the inferer goes down one rung after the other and stays there. Each step is told in a line, and so is
+    a cap that was passed where no rung helps: while a scan was read, or its label map made. On a CPU with memory to
+    spare, and no cap, what a layer frees stays with the process for the next one.
 
     Args:
         inferer: the one to run; it stays as it is.
@@ -152,7 +157,8 @@ class LadderInferer(Inferer):
         self.inferer = changed(inferer, reduce=reduce, threshold=threshold)
         self.max_memory = parse_bytes(max_memory)
         self.allow_smaller_window = allow_smaller_window
-        self._fits: set[tuple[int, ...]] = set()
+        self._fits: dict[tuple[int, ...], bool] = {}
+        self._passed = False
 
     def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What the inferer gives.
@@ -161,7 +167,10 @@ class LadderInferer(Inferer):
             PipelineError: even the last rung needs more than there is.
         """
         on_gpu = inputs.device.type == "cuda"
+        self._compare(inputs)
         self._fit(inputs, network, on_gpu)
+        if not on_gpu:
+            keep_freed_memory(self._fits.get(tuple(inputs.shape), False))
         while True:
             try:
                 return self.inferer(inputs, network, *args, **kwargs)
@@ -175,8 +184,20 @@ class LadderInferer(Inferer):
             if not self._descend(network, on_gpu, "memory ran out"):
                 raise PipelineError(f"memory ran out with the smallest steps; {self._advice(inputs)}")
 
+    def _compare(self, inputs: Tensor) -> None:
+        """Say once that more was taken than the cap."""
+        if self.max_memory is None or self._passed or (most := peak_bytes(inputs.device)) <= self.max_memory:
+            return
+        self._passed = True
+        logger.warning(
+            "%s were taken at most so far, more than max_memory %s: what reads scans and writes label maps cannot do "
+            "with less",
+            in_gib(most),
+            in_gib(self.max_memory),
+        )
+
     def _fit(self, inputs: Tensor, network: Callable[..., Any], on_gpu: bool) -> None:
-        """Go down until the estimate fits."""
+        """Go down until the estimate fits, and note whether there is room to keep what is freed."""
         size = tuple(inputs.shape)
         while size not in self._fits:
             needed = bytes_needed(self.inferer, inputs, network)
@@ -187,13 +208,13 @@ class LadderInferer(Inferer):
                 left = self.max_memory - used_bytes(inputs.device)
                 free = left if free is None else min(free, left)
             if free is None or needed <= free:
-                self._fits.add(size)
+                self._fits[size] = self.max_memory is None and free is not None and ROOM * needed <= free
                 return
             shape = " x ".join(map(str, size[2:]))
             why = f"{shape} voxels need {in_gib(needed)} more, {in_gib(max(free, 0))} are left"
             if not self._descend(network, on_gpu, why):
                 if self.max_memory is None:
-                    self._fits.add(size)  # an estimate of what is free is no reason not to try
+                    self._fits[size] = False  # an estimate of what is free is no reason not to try
                     return
                 raise PipelineError(f"{why} of max_memory {in_gib(self.max_memory)}; {self._advice(inputs)}")
 

@@ -95,6 +95,20 @@ def test_averaging_needs_more_only_where_there_is_something_to_average() -> None
     assert alone < needed(mirrored, network) < needed(changed(mirrored, batch=2), network)
 
 
+def test_mirror_images_that_fit_into_a_window_are_counted_as_they_go_through_together() -> None:
+    network, passes = Known(), []
+    network.register_forward_pre_hook(lambda _, given: passes.append(len(given[0])))
+    windows = WindowInferer([16] * 3, sw_batch_size=4, precision="float32")
+    one_by_one = EnsembleInferer(changed(windows, sw_batch_size=1), flips="all", batch=8)
+    several = EnsembleInferer(windows, flips="all", batch=8)
+    with torch.no_grad():
+        several(torch.zeros(1, 2, 16, 16, 16), network)
+    assert passes == [4, 4]
+    more = needed(several, network, size=(16,) * 3) - needed(one_by_one, network, size=(16,) * 3)
+    running = follow(network, (1, 2, 16, 16, 16), CPU, "float32")[0] + 4 * 2 * VOXELS
+    assert more == pytest.approx(3 * running, rel=1e-3)
+
+
 def test_neighbours_and_flags_are_channels_of_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(estimating, "per_voxel", lambda network, shape, *_: seen.append(shape))
