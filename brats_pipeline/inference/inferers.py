@@ -91,6 +91,8 @@ class WindowInferer(Inferer):
         mode: weights within a window, ``gaussian`` (as nnU-Net; Isensee et al. 2021) or ``constant``.
         precision: see :func:`choose_precision`.
         skip_air: never run windows in which every channel is exactly 0.
+        flags: last channels of the image that are the same everywhere, as those of
+            :func:`transforms.presence.flag_presence`; what is air is seen from the others.
         accumulate: number format in which overlapping windows are summed, ``float32`` or ``float16``.
         keep: number format of the logits, ``float32`` or ``float16``.
         keep_on: where the logits are put together; by default on the device of the input. ``cpu`` spares a GPU.
@@ -110,6 +112,7 @@ class WindowInferer(Inferer):
         mode: str = "gaussian",
         precision: str = "auto",
         skip_air: bool = True,
+        flags: int = 0,
         accumulate: str = "float32",
         keep: str = "float32",
         keep_on: str | torch.device | None = None,
@@ -119,6 +122,10 @@ class WindowInferer(Inferer):
     ) -> None:
         if sw_batch_size < 1:
             raise ValueError(f"sw_batch_size is {sw_batch_size}; it must be at least 1")
+        if isinstance(roi_size, int) or any(side < 1 for side in roi_size):
+            raise ValueError(f"roi_size is {roi_size}; give one side of at least 1 voxel for each axis")
+        if flags < 0:
+            raise ValueError(f"flags is {flags}; it cannot be below 0")
         check_format("accumulate", accumulate)
         Keeping(reduce, keep, threshold)  # refuses
         self.roi_size = tuple(int(side) for side in roi_size)
@@ -127,6 +134,7 @@ class WindowInferer(Inferer):
         self.mode = mode
         self.precision = precision
         self.skip_air = skip_air
+        self.flags = flags
         self.accumulate = accumulate
         self.keep = keep
         self.keep_on = keep_on
@@ -163,6 +171,7 @@ class WindowInferer(Inferer):
         offsets = [before for before, _ in grid.padding]
         inside = tuple(slice(offset, offset + length) for offset, length in zip(offsets, size, strict=True))
         place = padded.device if self.keep_on is None else torch.device(self.keep_on)
+        scans = padded[:, : padded.shape[1] - self.flags]
         if grid.single:
             return keeping.of(crop(run(padded), inside), regions_axis=1).to(place)
         slabs = blend_windows(
@@ -171,7 +180,7 @@ class WindowInferer(Inferer):
             grid,
             mode=self.mode,
             batch=self.sw_batch_size,
-            skip_air=self.skip_air and bool(padded.any()),
+            air_in=scans if self.skip_air and bool(scans.any()) else None,
             sums=FORMATS[self.accumulate],
             place=place,
         )

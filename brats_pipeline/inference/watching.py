@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +13,10 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.inputs import inputs_of
 from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.inference.segment import segment
+from brats_pipeline.inference.sharing import share_of
 from transforms.labels import MODALITIES
+
+logger = logging.getLogger(__name__)
 
 
 def watch(
@@ -28,7 +32,7 @@ def watch(
     """Segment each case of a folder once its files have come to rest, and again when they change; without end.
 
     A case that failed is tried again only when its files have changed. What was segmented by an earlier call with the
-    same weights is not done again.
+    same weights is not done again. What keeps the folder from being read, such as two cases of one name, is told once.
 
     Args:
         folder: case folders arrive in it; it may be empty at first.
@@ -43,29 +47,43 @@ def watch(
         What became of the cases of each round in which there were any.
 
     Raises:
-        PipelineError: the folder is none, or nothing can be segmented in it at all, as without weights.
+        PipelineError: the folder is none, a share of its cases is asked for, or nothing can be segmented in it at all,
+            as without weights.
     """
     folder, out = Path(folder).resolve(), Path(out).resolve()
     if not folder.is_dir():
         raise PipelineError(f"{folder}: there is no such folder to watch; make it, or give another one")
     if out.is_relative_to(folder):
         raise PipelineError(f"{out} lies within the watched folder, so predictions would be taken for scans; move it")
+    if share_of(arguments.get("share")) is not None:
+        raise PipelineError(
+            "shares are dealt over a list of cases, and a watched folder has none yet; let one process watch it, or "
+            "give each a folder of its own"
+        )
     known: dict[str, Mapping[str, Any]] = {}
+    trouble, since, told = "", now(), ""
     while True:
-        states = {case.case_id: inputs_of(case, MODALITIES) for case in _settled(folder, now() - settle)}
+        cases, found = _look(folder)
+        if found != trouble:
+            trouble, since = found, now()
+        if trouble != told and now() - since >= settle:  # half a case may be on its way
+            told = trouble
+            if trouble:
+                logger.warning("nothing is segmented until this is mended: %s", trouble)
+        before = now() - settle
+        states = {case.case_id: inputs_of(case, MODALITIES) for case in cases if _last_change(case) <= before}
         if fresh := [name for name, state in states.items() if known.get(name) != state]:
             yield segment([folder], out, only=fresh, **arguments)
             known |= {name: states[name] for name in fresh}
         sleep(every)
 
 
-def _settled(folder: Path, before: float) -> list[Case]:
-    """The cases none of whose files were changed since."""
+def _look(folder: Path) -> tuple[list[Case], str]:
+    """The cases of a folder, and what keeps them from being found; an empty folder waits for its first one."""
     try:
-        cases = find_cases(folder)
-    except PipelineError:  # nothing that looks like a case yet, or half of one
-        return []
-    return [case for case in cases if _last_change(case) <= before]
+        return ([], "") if folder.is_dir() and not any(folder.iterdir()) else (find_cases(folder), "")
+    except (PipelineError, OSError) as error:
+        return [], str(error)
 
 
 def _last_change(case: Case) -> float:

@@ -91,7 +91,7 @@ def blend_windows(
     *,
     mode: str = "gaussian",
     batch: int = 1,
-    skip_air: bool = True,
+    air_in: Tensor | None = None,
     sums: torch.dtype = torch.float32,
     place: torch.device | None = None,
 ) -> Iterator[tuple[slice, Tensor | None]]:
@@ -103,7 +103,8 @@ def blend_windows(
         grid: from :func:`lay_windows`.
         mode: ``gaussian`` or ``constant`` weights within a window.
         batch: windows that are run at a time.
-        skip_air: leave out windows in which every channel is 0 everywhere; there the logits are :data:`NOTHING`.
+        air_in: as large as the image; windows in which it is 0 everywhere are left out, and there the logits are
+            :data:`NOTHING`. By default none is.
         sums: number format of the weighted sums, float32 or float16.
         place: where the sums are made; by default on the device of the image.
 
@@ -123,8 +124,9 @@ def blend_windows(
             for place in itertools.product(*grid.starts[1:])
         ]
         slab = image[:, :, first : first + grid.sides[0]]
-        if skip_air:
-            boxes = [box for box in boxes if bool(crop(slab, box).any())]
+        if air_in is not None:
+            seen = air_in[:, :, first : first + grid.sides[0]]
+            boxes = [box for box in boxes if bool(crop(seen, box).any())]
         for number in range(0, len(boxes), batch):
             chosen = boxes[number : number + batch]
             logits = run(torch.cat([crop(slab, box) for box in chosen])).to(place, sums)

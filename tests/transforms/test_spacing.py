@@ -7,6 +7,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Spacingd
 
+from brats_pipeline.inference.estimating import LiveBytes
+from transforms import spacing
 from transforms.spacing import SpacingWhereNeededd
 
 BOUNDS = {
@@ -47,3 +49,28 @@ def test_any_other_scan_is_resampled_as_by_monai_whatever_its_type(dtype: torch.
     for key in item:
         assert torch.equal(resampled[key].as_tensor(), expected[key].as_tensor())
     assert torch.equal(ours.inverse(resampled)["image"].as_tensor(), theirs.inverse(expected)["image"].as_tensor())
+
+
+def test_parts_of_a_scan_are_resampled_as_by_monai_in_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.rand(4, 40, 36, 32, generator=torch.Generator().manual_seed(0))
+    affine = torch.tensor([[0, -0.5, 0, 9], [-0.6, 0, 0, 3], [0, 0, 0.7, -5], [0, 0, 0, 1]], dtype=torch.float64)
+    monkeypatch.setattr(spacing, "VOXELS_AT_ONCE", 3 * 36 * 32)
+    found, peaks = [], []
+    for kind in (SpacingWhereNeededd, Spacingd):
+        chain = kind("image", **{**BOUNDS, "mode": "bilinear"})
+        item = {"image": MetaTensor(values.clone(), affine=affine, meta={"case": "a"})}
+        with LiveBytes() as there:
+            resampled = chain(item)
+        with LiveBytes() as back:
+            inverted = chain.inverse(resampled)
+        found += [(resampled["image"], inverted["image"])]
+        peaks += [(there.peak, back.peak)]
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours.as_tensor(), theirs.as_tensor(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(ours.affine, theirs.affine)
+        assert ours.dtype == theirs.dtype
+        assert ours.meta["case"] == "a"
+        assert len(ours.applied_operations) == len(theirs.applied_operations)
+    (there, back), (their_there, their_back) = peaks
+    assert there < their_there / 2
+    assert back < their_back / 2, "40 rows come three by three"

@@ -30,7 +30,8 @@ print(json.dumps({"peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_max
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
-def test_a_volume_of_512_voxels_a_side_goes_through_in_less_than_8_gib(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network_mm", [1.0, 2.0], ids=["as it is", "resampled"])
+def test_a_volume_of_512_voxels_a_side_goes_through_in_less_than_8_gib(network_mm: float, tmp_path: Path) -> None:
     coordinates = np.ogrid[[slice(-1, 1, SIDE * 1j)] * 3]
     brain = sum(axis.astype(np.float32) ** 2 for axis in coordinates) <= 1.01  # it touches every face
     texture = np.random.default_rng(0).integers(100, 1000, SIDE, dtype=np.int16)
@@ -42,7 +43,7 @@ def test_a_volume_of_512_voxels_a_side_goes_through_in_less_than_8_gib(tmp_path:
     del scan, brain
     bundle = tmp_path / "bundle"
     changes = {"network_def::features": 8, "network_def::depth": 2, "presence_flags": False}
-    changes |= {"spacing": [1.0] * 3, "roi_size": [128] * 3, "overlap": 0.25}
+    changes |= {"spacing": [network_mm] * 3, "roi_size": [128] * 3, "overlap": 0.25}
     freeze_bundle(bundle_path("brats_glioma_3d"), bundle, changes)
     weights_path(bundle).parent.mkdir()
     torch.manual_seed(0)

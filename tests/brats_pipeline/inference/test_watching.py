@@ -89,6 +89,37 @@ def test_a_bad_case_is_told_once_and_tried_again_when_it_was_mended(
     assert [result.done for result in results] == [[], [CASES[0]]]
 
 
+def test_what_keeps_a_folder_from_being_read_is_told_once_and_nothing_is_lost(
+    world: World, cohort: Path, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    twice = world.folder / "again" / CASES[0]
+
+    def arrives_twice() -> Path:
+        shutil.copytree(cohort / CASES[0], world.folder / CASES[0])
+        shutil.copytree(cohort / CASES[0], twice)
+        return world.folder
+
+    def goes() -> Path:
+        shutil.rmtree(twice.parent)
+        return world.folder
+
+    world.events = [arrives_twice, None, None, None, goes, None, None, None]
+    results = list(world.rounds(tmp_path / "out", bundle=run))
+    assert [result.done for result in results] == [[CASES[0]]]
+    (told,) = [message for message in caplog.messages if "until this is mended" in message]
+    assert f"two cases are called {CASES[0]}" in told
+
+
+def test_shares_of_a_folder_that_is_watched_are_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(PipelineError, match="let one process watch it"):
+        next(watch(world.folder, tmp_path / "out", share="1/2"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(PipelineError, match="let one process watch it"):
+        next(watch(world.folder, tmp_path / "out"))
+
+
 def test_what_cannot_be_watched_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="no such folder to watch"):
         next(watch(tmp_path / "nowhere", tmp_path / "out"))

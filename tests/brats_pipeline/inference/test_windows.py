@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import networks
 from brats_pipeline.inference.inferers import WindowInferer
 from brats_pipeline.inference.windows import NOTHING, blend_windows, lay_windows
+from transforms.presence import flag_presence
 
 
 def volume(*size: int, channels: int = 2) -> Tensor:
@@ -96,6 +97,18 @@ def test_windows_of_air_are_not_run_and_hold_no_region() -> None:
     assert len(everything.seen) == 7
 
 
+def test_flags_of_presence_do_not_make_air_worth_running() -> None:
+    scan = torch.zeros(2, 64, 16, 16)
+    scan[:, 40:44] = 1
+    image, network = flag_presence(scan, torch.tensor([1, 0]))[None], Count()
+    logits = WindowInferer([16, 16, 16], overlap=0.5, precision="float32", flags=2)(image, network)
+    assert len(network.seen) == 2  # as without flags
+    torch.testing.assert_close(logits[:, :, 32:56], image[:, :, 32:56])
+    everything = Count()
+    empty = flag_presence(torch.zeros(2, 32, 16, 16), torch.tensor([1, 1]))[None]
+    assert torch.equal(WindowInferer([16, 16, 16], precision="float32", flags=2)(empty, everything), empty)
+
+
 def test_an_image_of_nothing_but_air_is_run_all_the_same() -> None:
     image = torch.zeros(1, 2, 32, 16, 16)
     assert torch.equal(WindowInferer([16, 16, 16], precision="float32")(image, Count()), image)
@@ -128,3 +141,7 @@ def test_what_cannot_be_laid_is_refused() -> None:
         WindowInferer([8], keep="int8")
     with pytest.raises(ValueError, match="sw_batch_size is 0"):
         WindowInferer([8], sw_batch_size=0)
+    with pytest.raises(ValueError, match=r"roi_size is \[-1, 8\]; give one side of at least 1 voxel for each axis"):
+        WindowInferer([-1, 8])
+    with pytest.raises(ValueError, match="flags is -1"):
+        WindowInferer([8], flags=-1)
