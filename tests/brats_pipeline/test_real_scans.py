@@ -61,7 +61,7 @@ def test_the_raw_exam_is_refused_with_its_grids_named(
     message = capsys.readouterr().err
     for grid in ("224x256x26 voxels", "256x224x26 voxels", "208x256x26 voxels"):
         assert grid in message
-    assert "co-register" in message
+    assert "brats-pipeline prepare" in message
     assert not list((tmp_path / "out").glob("*.nii.gz"))
 
 
