@@ -13,7 +13,7 @@ import numpy as np
 
 from brats_pipeline.errors import PipelineError
 from transforms.decoding import Body, Stream
-from transforms.world import Affine, affine_of, numbers, sizes
+from transforms.world import BLANKS, Affine, affine_of, numbers, sizes
 
 TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -57,10 +57,11 @@ def _fields(stream: Stream) -> tuple[dict[str, str], int]:
     while (end := content.find(b"\n", place)) >= 0:
         key, equals, value = content[place:end].decode("latin-1").partition("=")
         place = end + 1
-        if not equals or key.strip() in fields:
+        key = key.strip(BLANKS)
+        if not equals or key in fields:
             break
-        fields[key.strip()] = value.strip()
-        if key.strip() == "ElementDataFile":
+        fields[key] = value.strip(BLANKS)
+        if key == "ElementDataFile":
             return fields, place
     raise PipelineError(
         f"{stream.path}: the MetaImage header cannot be used (no line ElementDataFile ends it); write the file again"
@@ -81,9 +82,11 @@ def _understood(fields: Mapping[str, str], length: int) -> tuple[Affine, Body, b
     big = _flag(fields, "BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
     dtype = np.dtype(TYPES[fields["ElementType"]]).newbyteorder(">" if big else "<")
     numbers(fields.get("CenterOfRotation", "0 0 0"), 3)
-    matrix = _first(fields, ("TransformMatrix", "Orientation", "Rotation"), "1 0 0 0 1 0 0 0 1")
-    origin = _first(fields, ("Offset", "Position", "Origin"), "0 0 0")
-    spacing = numbers(_first(fields, ("ElementSpacing", "ElementSize")), 3)
+    matrix = _only(fields, ("TransformMatrix", "Orientation", "Rotation"), "1 0 0 0 1 0 0 0 1")
+    origin = _only(fields, ("Offset", "Position", "Origin"), "0 0 0")
+    size = _only(fields, ("ElementSize",), "1 1 1")
+    numbers(size, 3)
+    spacing = numbers(_only(fields, ("ElementSpacing",), size if "ElementSize" in fields else None), 3)
     axes = np.reshape(numbers(matrix, 9), (3, 3)) * np.reshape(spacing, (3, 1))
     body = Body(sizes(fields["DimSize"]), dtype, length)
     return affine_of(axes, numbers(origin, 3)), body, _flag(fields, "CompressedData", "False")
@@ -96,15 +99,16 @@ def _flag(fields: Mapping[str, str], key: str, default: str) -> bool:
     return value.lower() == "true"
 
 
-def _first(fields: Mapping[str, str], keys: tuple[str, ...], default: str | None = None) -> str:
+def _only(fields: Mapping[str, str], keys: tuple[str, ...], default: str | None = None) -> str:
     """The value of the one key of several that is there.
 
     Raises:
         KeyError: none is, and there is no default.
+        ValueError: two are, and each says where the voxels lie.
     """
-    for key in keys:
-        if key in fields:
-            return fields[key]
-    if default is None:
+    there = [key for key in keys if key in fields]
+    if len(there) > 1:
+        raise ValueError(f"it has both {there[0]} and {there[1]}; one of them is needed")
+    if not there and default is None:
         raise KeyError(keys[0])
-    return default
+    return fields[there[0]] if there else str(default)

@@ -13,7 +13,7 @@ import numpy as np
 
 from brats_pipeline.errors import PipelineError
 from transforms.decoding import Body, Stream
-from transforms.world import LPS, Affine, affine_of, numbers, sizes
+from transforms.world import BLANKS, LPS, Affine, affine_of, numbers, sizes
 
 MAGIC = b"NRRD000"
 _NAMES = {
@@ -96,10 +96,10 @@ def _fields(content: bytes) -> tuple[dict[str, str], int]:
         key, colon, value = line.partition(": ")
         if not colon:
             raise ValueError(f"the line {line[:40]!r} is no 'field: value'")
-        name = key.strip().lower().replace(" ", "")
+        name = key.strip(BLANKS).lower().replace(" ", "")
         if name in fields or name not in FIELDS:
             raise ValueError(f"the field {key[:40]!r} {'occurs twice' if name in fields else 'is not known here'}")
-        fields[name] = value.strip()
+        fields[name] = value.strip(BLANKS)
     raise ValueError("no empty line ends it")
 
 
@@ -129,9 +129,9 @@ def _understood(fields: Mapping[str, str], length: int) -> tuple[Affine, Body, b
         if fields["endian"].lower() not in ("little", "big"):
             raise ValueError(f"endian is {fields['endian']!r}; little or big is needed")
         dtype = dtype.newbyteorder(">" if fields["endian"].lower() == "big" else "<")
-    steps = [numbers(vector, 3) for vector in _VECTOR.findall(fields["spacedirections"])]
+    steps = [numbers(vector, 3, commas=True) for vector in _VECTOR.findall(fields["spacedirections"])]
     origin = _VECTOR.findall(fields["spaceorigin"])
     if len(steps) != 3 or len(origin) != 1:
         raise ValueError(f"three space directions and one space origin are needed, got {len(steps)} and {len(origin)}")
-    affine = affine_of(steps, numbers(origin[0], 3), world=WORLDS[fields["space"].lower()])
+    affine = affine_of(steps, numbers(origin[0], 3, commas=True), world=WORLDS[fields["space"].lower()])
     return affine, Body(sizes(fields["sizes"]), dtype, length), PACKINGS[fields["encoding"].lower()]

@@ -18,7 +18,7 @@ from transforms.decoding import Body, Stream, opened, read_values
 from transforms.metaimage import BEGINNINGS, read_mha_start
 from transforms.nifti import image_of, peek_nifti, read_nifti, same_grid, spacing_mm
 from transforms.nrrd import MAGIC, read_nrrd_start
-from transforms.world import Affine
+from transforms.world import FARTHEST, Affine
 
 NIFTI_LONGEST_SIDE = 32767
 SMALLEST_SIDE_MM, LARGEST_SIDE_MM = 0.01, 100.0
@@ -141,7 +141,7 @@ def _qform(header: Any) -> npt.NDArray[Any] | None:
         affine: npt.NDArray[Any] = header.get_qform()
     except Exception:  # a quaternion of no rotation
         return None
-    return affine if np.isfinite(affine).all() else None
+    return affine if (np.abs(affine) <= FARTHEST).all() else None  # nor is NaN
 
 
 def _apart_mm(image: nib.Nifti1Image, other: npt.NDArray[Any]) -> float:

@@ -103,7 +103,7 @@ ElementDataFile = LOCAL
 
 def written(path, header, dtype="<i2", *, values=None):
     values = np.arange(np.prod(SHAPE), dtype=dtype).reshape(SHAPE) if values is None else values
-    path.write_bytes(header.encode() + values.tobytes(order="F"))
+    path.write_bytes(header.encode("latin-1") + values.tobytes(order="F"))
     return path
 
 
@@ -191,7 +191,15 @@ def test_the_content_tells_the_format_and_not_the_name(tmp_path):
         ),
         (("ElementSpacing = 0.5 2 3", "ElementSpacing = 0.5 nan 3"), "'0.5 nan 3' is not 3 numbers"),
         (("ElementSpacing = 0.5 2 3", "ElementSpacing = 0.5 0 3"), "place no voxels"),
+        (("Offset = 1.5 -2 3", "Offset = 1.\xa0 -2 3"), r"'1\.\\xa0 -2 3' is not 3 numbers"),
+        (("Offset = 1.5 -2 3", "Offset = 1.5 -2 3\xa0"), r"'1\.5 -2 3\\xa0' is not 3 numbers"),
+        (("Offset = 1.5 -2 3", "Offset = 1.5 ,2 3"), r"'1\.5 ,2 3' is not 3 numbers"),
+        (("Offset = 1.5 -2 3", "Offset = 1_5 -2 3"), "'1_5 -2 3' is not 3 numbers"),
+        (("DimSize = 5 4 3", "DimSize = 5\xa04 3"), r"sizes '5\\xa04 3'; three whole numbers are needed"),
         (("0 1 0 -1 0 0 0 0 1", "0 1 0 0 1 0 0 0 1"), "place no voxels"),
+        (("CenterOfRotation", "Rotation"), "it has both TransformMatrix and Rotation; one of them is needed"),
+        (("CenterOfRotation", "Position"), "it has both Offset and Position; one of them is needed"),
+        (("CenterOfRotation = 0 0 0", "ElementSize = 1 1"), "'1 1' is not 3 numbers"),
         (("ElementDataFile = LOCAL\n", ""), "no line ElementDataFile ends it"),
         (("NDims = 3", "NDims = 3\nNDims = 3"), "no line ElementDataFile ends it"),
         (("CompressedData = False", "CompressedData = True"), "the zlib stream is truncated or damaged"),
@@ -230,6 +238,9 @@ def test_a_metaimage_that_makes_no_sense_is_refused(tmp_path, change, says):
         (("(0, 2, 0)", "none"), "three space directions and one space origin are needed, got 2 and 1"),
         (("(0, 2, 0)", "(0, 0, 0)"), "place no voxels"),
         (("(0, 2, 0)", "(0, inf, 0)"), "is not 3 numbers"),
+        (("(0, 2, 0)", "(0, 2_0, 0)"), "is not 3 numbers"),
+        (("(0, 2, 0)", "(0,, 2, 0)"), "is not 3 numbers"),
+        (("(0, 2, 0)", "(0, 2\x85, 0)"), "is not 3 numbers"),
     ],
 )
 def test_a_nrrd_that_makes_no_sense_is_refused(tmp_path, change, says):
@@ -239,6 +250,11 @@ def test_a_nrrd_that_makes_no_sense_is_refused(tmp_path, change, says):
     with pytest.raises(PipelineError, match=says) as caught:
         read_scan(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_the_spacing_of_a_metaimage_holds_before_the_size_of_its_voxels(tmp_path):
+    header = MHA.format(type="MET_SHORT", big=False).replace("ElementSpacing", "ElementSize = 9 9 9\nElementSpacing")
+    assert_as_oracle(written(tmp_path / "a.mha", header))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -294,6 +310,12 @@ def test_a_quaternion_of_no_rotation_is_noted():
     image = placed((np.eye(4), 1), (np.eye(4), 1))
     image.header["quatern_b"] = image.header["quatern_c"] = 3
     assert placing_note(image) == "qform (code 1) and sform (code 1) place the voxels apart; the sform holds"
+
+
+def test_a_qform_of_numbers_whose_squares_are_none_is_noted():
+    image = nib.Nifti2Image(np.zeros(SHAPE, np.uint8), np.eye(4))
+    image.header.set_qform(nib.affines.from_matvec(np.eye(3), [1e200, 0, 0]), 1)
+    assert placing_note(image) == "qform (code 1) and sform (code 2) place the voxels apart; the sform holds"
 
 
 @pytest.mark.parametrize("read", [read_scan, read_scan_header])
