@@ -82,7 +82,11 @@ def test_no_case_is_unlike_the_others_and_a_shifted_modality_always_is(
             return moved
 
         told = warned(scans, modalities, sized=sized, change=shifted)
-        assert all(any("co-registered" in sentence for sentence in sentences) for sentences in told.values())
+        # A sequence that is missing, as where FLAIR was put in its place, lies nowhere.
+        acquired = {name: [bool(each.any()) for each in scan[: len(modalities)]] for name, scan in scans.items()}
+        comparable = [name for name, there in acquired.items() if there[channel] and sum(there) > 1]
+        assert len(comparable) >= 0.9 * cases
+        assert all(any("co-registered" in sentence for sentence in told[name]) for name in comparable)
 
 
 def test_background_that_is_not_zero_and_some_exchanges_are_told() -> None:
