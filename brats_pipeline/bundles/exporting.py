@@ -31,10 +31,6 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
 
 REQUIRED = ("nibabel", "pytorch-ignite", "PyYAML", "fire")
-BY_LOADER = {"transforms.slice_stack.LoadSlicesd": ("Pillow",)}
-"""Component to what it cannot do without."""
-BY_SETTING = dict.fromkeys(("fill_holes", "smallest_component", "keep_largest"), "connected-components-3d")
-"""Setting to what it cannot do without, unless it is off for every region."""
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 Extra = Callable[[Path, Path], str]
@@ -194,9 +190,7 @@ def _metadata(
     if not isinstance(told := metadata.get(WEIGHTS), dict) or told.get("sha256") != sha256:
         metadata = {key: value for key, value in metadata.items() if key != WEIGHTS} | {"eval_metrics": {}}
     versions = {name: _version(name) for name in ("monai", "torch", "numpy")}
-    required = [*REQUIRED, *(name for target, names in BY_LOADER.items() if _names(content, target) for name in names)]
-    required += sorted({name for key, name in BY_SETTING.items() if _is_on(content.get(key))})
-    optional = [name for name in packages_used(modules) if name not in required]
+    optional = [name for name in packages_used(modules) if name not in REQUIRED]
     version = str(metadata["version"])
     changelog = metadata.get("changelog", {})
     change = f"exported with weights. {training}"
@@ -209,21 +203,11 @@ def _metadata(
         "pytorch_version": versions["torch"],
         "numpy_version": versions["numpy"],
         # Tools of either schema read one of the two names, and MONAI takes the older one where both are there.
-        "required_packages_version": {name: _version(name) for name in required},
-        "optional_packages_version": {name: _version(name) for name in required},
+        "required_packages_version": {name: _version(name) for name in REQUIRED},
+        "optional_packages_version": {name: _version(name) for name in REQUIRED},
         "suggested_packages_version": {name: _version(name) for name in optional if _installed(name)},
         "eval_metrics": metadata["eval_metrics"] if measured is None else measured.eval_metrics,
     }
-
-
-def _is_on(setting: Any) -> bool:
-    return any(setting) if isinstance(setting, list) else bool(setting)
-
-
-def _names(content: Any, target: str) -> bool:
-    if isinstance(content, dict):
-        return content.get("_target_") == target or any(_names(one, target) for one in content.values())
-    return isinstance(content, list) and any(_names(one, target) for one in content)
 
 
 def _installed(package: str) -> bool:

@@ -1,7 +1,8 @@
 """The modules of ours that a configuration needs, found by their imports and copied into a package of another name.
 
 Nothing is imported to find them: the syntax tree of each file tells what it imports, in functions too. What a bundle's
-own requirements do not bring (:data:`BASE`) is imported where it is there; its absence is told when it is used.
+own requirements do not bring (:data:`BASE`) is imported where it is there. Where it is not, one of :data:`STAND_INS`
+takes its place, or its absence is told when it is used.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ PACKAGES = {
     "ignite": "pytorch-ignite",
 }
 """Module to the name under which it is installed, where they differ."""
+STAND_INS = {"PIL": "brats_pipeline.stand_ins.tiff", "cc3d": "brats_pipeline.stand_ins.parts"}
+"""Module to that of ours which does the little that a bundle asks of it, where it is not installed."""
 
 ABSENT = '''"""What stands in for a package that is not installed, until it is used."""
 
@@ -116,6 +119,7 @@ def modules_behind(names: Collection[str]) -> list[str]:
         file = module_file(module)
         assert file is not None
         waiting |= set(_imported(ast.parse(file.read_text(encoding="utf-8"))))
+        waiting |= {STAND_INS[root] for root in _foreign(module) & STAND_INS.keys()}
         parts = module.split(".")
         waiting |= {".".join(parts[:count]) for count in range(2, len(parts))}
     return sorted(found)
@@ -195,14 +199,20 @@ def moved(text: str, package: str) -> str:
         if isinstance(node, ast.Import | ast.ImportFrom) and not getattr(node, "level", 0):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             if _is_foreign(root := names[0].partition(".")[0]):
-                lines[node.lineno - 1 : node.end_lineno] = [_guarded(node, PACKAGES.get(root, root), package)]
+                lines[node.lineno - 1 : node.end_lineno] = [_guarded(node, root, package)]
     return "".join(lines)
 
 
-def _guarded(node: ast.Import | ast.ImportFrom, needed: str, package: str) -> str:
-    bound = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
-    stand_ins = "".join(f'    {name} = absent("{needed}", "{name}")\n' for name in bound)
-    return (
-        f"try:\n    {ast.unparse(node)}\nexcept ImportError:\n"
-        f"    from {package}.{ABSENT_MODULE} import absent\n\n{stand_ins}"
-    )
+def _guarded(node: ast.Import | ast.ImportFrom, root: str, package: str) -> str:
+    """An import of a library, and what is bound to its names where it is not installed."""
+    if stand_in := STAND_INS.get(root):
+        parent, _, module = f"{package}.{stand_in}".rpartition(".")
+        names = ", ".join(ast.unparse(alias) for alias in node.names)
+        whole = f"from {parent} import {module} as {node.names[0].asname or root}"
+        instead = f"    {whole if isinstance(node, ast.Import) else f'from {parent}.{module} import {names}'}\n"
+    else:
+        needed = PACKAGES.get(root, root)
+        bound = [alias.asname or alias.name.partition(".")[0] for alias in node.names]
+        instead = f"    from {package}.{ABSENT_MODULE} import absent\n\n"
+        instead += "".join(f'    {name} = absent("{needed}", "{name}")\n' for name in bound)
+    return f"try:\n    {ast.unparse(node)}\nexcept ImportError:\n{instead}"

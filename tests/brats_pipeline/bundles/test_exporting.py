@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import gzip
+import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
+import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,13 +21,14 @@ import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import brats_pipeline.bundles
 from brats_pipeline.bundles import bundle_path, freeze_bundle
 from brats_pipeline.bundles.cards import NOTHING_MEASURED, read_report
 from brats_pipeline.bundles.detaching import detached, modules_needed, own_names
-from brats_pipeline.bundles.exporting import export_bundle
+from brats_pipeline.bundles.exporting import REQUIRED, export_bundle
 from brats_pipeline.bundles.importing import import_bundle
 from brats_pipeline.bundles.scripts import own_scripts, package_name
 from brats_pipeline.bundles.sums import check_sums
@@ -44,42 +48,11 @@ GLIOMA = {
     "precision": "float32",
 }
 SLICES = {"network_def::features": 4, "network_def::depth": 2, "precision": "float32"}
-
-ALONE = '''
-"""Hides every package that `pip install monai nibabel pytorch-ignite pyyaml fire` does not bring."""
-import importlib.metadata, re, sys
-
-wanted, allowed = ["monai", "nibabel", "pytorch-ignite", "pyyaml", "fire", *MORE], set()
-while wanted:
-    name = re.sub("[-_.]+", "-", wanted.pop()).lower()
-    if name in allowed:
-        continue
-    allowed.add(name)
-    try:
-        required = importlib.metadata.requires(name) or []
-    except importlib.metadata.PackageNotFoundError:
-        continue
-    wanted += [re.match(r"[\\w.-]+", one)[0] for one in required if "extra ==" not in one]
-hidden = {
-    module
-    for module, packages in importlib.metadata.packages_distributions().items()
-    if not {re.sub("[-_.]+", "-", package).lower() for package in packages} & allowed
-} | {"brats_pipeline", "networks", "transforms"}
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in hidden:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-'''
+CLEANED = {"fill_holes": True, "keep_largest": True, "smallest_component": 5}
 
 
 def untrained(bundle: str, out: Path, overrides: dict[str, Any]) -> Path:
     """A run with the weights that a network starts from: its label maps are noise, which no luck gets right."""
-    import torch
     from monai.bundle import ConfigParser
 
     freeze_bundle(bundle_path(bundle), out, overrides)
@@ -121,6 +94,13 @@ def test_imports_of_ours_move_and_those_of_others_may_fail() -> None:
     assert "    from p.networks.unet import UNet\n" in result
     assert "\nimport torch\n" in result
     assert 'except ImportError:\n    from p.absent import absent\n\n    label = absent("scipy", "label")\n' in result
+
+
+def test_imports_of_what_we_can_do_ourselves_fall_back_on_it() -> None:
+    result = moved("import cc3d\nfrom PIL import Image, UnidentifiedImageError\n", "p")
+    assert "except ImportError:\n    from p.brats_pipeline.stand_ins import parts as cc3d\n" in result
+    assert "    from p.brats_pipeline.stand_ins.tiff import Image, UnidentifiedImageError\n" in result
+    assert "brats_pipeline.stand_ins.parts" in modules_behind(["transforms.components.find_components"])
 
 
 def test_an_import_that_cannot_move_is_refused() -> None:
@@ -267,14 +247,6 @@ def test_channels_follow_the_settings_of_the_run(tmp_path: Path) -> None:
     assert list(image["channel_def"].values()) == ["T1c", "FLAIR", "T1c present", "FLAIR present"]
 
 
-def test_settings_that_need_a_package_have_it_required(tmp_path: Path) -> None:
-    run = untrained("brats_glioma_3d", tmp_path / "run", {**GLIOMA, "smallest_component": [0, 5, 0]})
-    path = export_bundle(run, tmp_path / "out").path
-    metadata = json.loads((path / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    assert "connected-components-3d" in metadata["required_packages_version"]
-    assert "connected-components-3d" not in metadata["suggested_packages_version"]
-
-
 def test_post_processing_is_part_of_the_configuration(tmp_path: Path) -> None:
     run = untrained("brats_glioma_3d", tmp_path / "run", GLIOMA)
     (run / "configs" / "postprocessing.yaml").write_text("threshold: [0.4, 0.5, 0.3]\n", encoding="utf-8")
@@ -414,19 +386,30 @@ def test_pythons_own_gzip_reads_and_writes_the_same_voxels(tmp_path: Path, monke
         assert nifti.read_header(tmp_path / f"{name}.nii.gz").shape == (2, 3, 4)
 
 
-def run_alone(bundle: Path, data: Path, out: Path, folder: Path, more: list[str]) -> None:
-    """MONAI's own command where nothing but its requirements can be imported."""
-    site = folder / "site"
-    site.mkdir()
-    (site / "sitecustomize.py").write_text(ALONE.replace("*MORE", f"*{more!r}"), encoding="utf-8")
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a new environment with what a bundle asks for, and nothing else."""
+    folder = tmp_path_factory.mktemp("alone") / "venv"
+    venv.create(folder, with_pip=True)
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    here = {name: importlib.metadata.version(name) for name in ("monai", "torch", "numpy", *REQUIRED)}
+    wanted = [f"{name}=={version.partition('+')[0]}" for name, version in here.items()]
+    index = [] if torch.cuda.is_available() else ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "1", *index, *wanted]
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no packages to be had: {done.stderr[-500:]}")
+    return python
+
+
+def run_alone(python: Path, bundle: Path, data: Path, out: Path, folder: Path) -> None:
+    """MONAI's own command, in an environment of its own."""
     arguments = ["--config_file", bundle / "configs" / "inference.yaml", "--bundle_root", bundle]
     arguments += ["--dataset_dir", data, "--output_dir", out, "--device", "$torch.device('cpu')"]
     done = subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", *map(str, arguments)],
-        cwd=elsewhere,
-        env={"PYTHONPATH": str(site), "PATH": "", "OMP_NUM_THREADS": "1"},
+        [python, "-m", "monai.bundle", "run", *map(str, arguments)],
+        cwd=folder,
+        env={"PATH": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -436,20 +419,30 @@ def run_alone(bundle: Path, data: Path, out: Path, folder: Path, more: list[str]
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("module", ["brats_pipeline", "networks", "PIL", "cc3d", "scipy", "isal"])
+def test_the_environment_of_its_own_has_nothing_of_ours_and_no_more_than_it_says(
+    module: str, alone: Path, tmp_path: Path
+) -> None:
+    call = [alone, "-c", f"import {module}"]
+    done = subprocess.run(call, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=False)
+    assert f"No module named '{module}'" in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("bundle", "settings", "layout", "more", "kind"),
+    ("bundle", "settings", "layout", "kind"),
     [
-        ("brats_glioma_3d", GLIOMA, {"shape": (44, 48, 40), "spacing_mm": 4.0}, [], "*.nii.gz"),
-        ("brats_slices_2d", SLICES, {"shape": (44, 48, 40), "spacing_mm": 4.0}, [], "*.nii.gz"),
-        ("lgg_slices_2d", SLICES, {"layout": "lgg", "shape": (64, 64, 6)}, ["pillow"], "*.tif"),
+        ("brats_glioma_3d", GLIOMA | CLEANED, {"shape": (44, 48, 40), "spacing_mm": 4.0}, "*.nii.gz"),
+        ("brats_slices_2d", SLICES, {"shape": (44, 48, 40), "spacing_mm": 4.0}, "*.nii.gz"),
+        ("lgg_slices_2d", SLICES | CLEANED, {"layout": "lgg", "shape": (64, 64, 6)}, "*.tif"),
     ],
 )
 def test_label_maps_are_those_of_segment_where_nothing_of_ours_is(
     bundle: str,
     settings: dict[str, Any],
     layout: dict[str, Any],
-    more: list[str],
     kind: str,
+    alone: Path,
     tmp_path: Path,
     read_map: Callable[[Path], Any],
 ) -> None:
@@ -459,7 +452,7 @@ def test_label_maps_are_those_of_segment_where_nothing_of_ours_is(
     write_cohort(tmp_path / "data", cases=1, **layout)
     segment([tmp_path / "data"], tmp_path / "ours", bundle=run, device="cpu")
     packed = export_bundle(run, tmp_path / "alone").path
-    run_alone(packed, tmp_path / "data", tmp_path / "theirs", tmp_path, more)
+    run_alone(alone, packed, tmp_path / "data", tmp_path / "theirs", tmp_path)
     ours = {path.relative_to(tmp_path / "ours"): read_map(path) for path in (tmp_path / "ours").rglob(kind)}
     theirs = {path.relative_to(tmp_path / "theirs"): read_map(path) for path in (tmp_path / "theirs").rglob(kind)}
     assert ours.keys() == theirs.keys()
