@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from brats_pipeline import demo
+from brats_pipeline.bundles import bundle_path, weights_path
 from brats_pipeline.cli import run
 from brats_pipeline.errors import PipelineError
 
@@ -19,8 +20,22 @@ def test_a_network_that_learned_nothing_is_called_so(
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | hardly)
     monkeypatch.setattr(demo, "CASES", 8)
     assert run(["demo", "-o", str(tmp_path / "demo"), "-q"]) == 1
-    assert "has not learned enough" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "has not learned enough" in said.err
     assert (tmp_path / "demo" / "report" / "report.html").is_file()
+    comes_with_weights = weights_path(bundle_path(demo.BUNDLE)).is_file()
+    assert (tmp_path / "demo" / "shipped" / "report" / "report.html").is_file() == comes_with_weights
+    assert ("passed over: brats_glioma_3d comes without weights" in said.out) != comes_with_weights
+
+
+def test_without_weights_the_last_step_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "weights_path", lambda bundle: tmp_path / "absent.pt")
+    said: list[str] = []
+    assert demo._with_real_weights(tmp_path / "shipped", seed=0, say=said.append) is None
+    assert said == [
+        "6/6  passed over: brats_glioma_3d comes without weights here, as in every wheel; a checkout has them"
+    ]
+    assert not (tmp_path / "shipped").exists()
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
