@@ -13,6 +13,12 @@ from brats_pipeline.cli.printing import complain, note, print_table, say
 
 def tune_command(
     run: Annotated[str, typer.Argument(help="Folder of a run, or of a bundle with weights.")],
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A run of the same recipe, asked for the cases that it never saw, in place of RUN; once for each."
+        ),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Cases with label maps, instead of the validation fold.")] = None,
     datalist: Annotated[
         Path | None, typer.Option(help="A datalist of `split`, instead of the validation fold.")
@@ -38,6 +44,7 @@ def tune_command(
     with as_request():
         tuning = tune(
             run,
+            folds=fold or (),
             data=data,
             datalist=datalist,
             convention=convention,

@@ -83,6 +83,16 @@ def cases_to_tune_on(
     return Chosen(tuple(sorted(unseen, key=lambda case: case.case_id)), len(cases) - len(unseen))
 
 
+def first_asked(unseen: Sequence[Sequence[Case]]) -> list[list[Case]]:
+    """Of the cases that each of several runs never saw, those that no earlier one is asked for."""
+    taken: set[str] = set()
+    turns = []
+    for cases in unseen:
+        turns.append([case for case in cases if case.case_id not in taken])
+        taken |= {case.case_id for case in cases}
+    return turns
+
+
 def probabilities_of(
     run: Path, cases: Sequence[Case], out: Path, *, device: str | None, quiet: bool
 ) -> tuple[dict[str, Path], Mapping[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +21,7 @@ from brats_pipeline.progress import growing_bar
 from brats_pipeline.tuning.calibrating import calibrate
 from brats_pipeline.tuning.deciding import CaseRow, choose, judge, left_out
 from brats_pipeline.tuning.grid import Grid, settings_in_force
-from brats_pipeline.tuning.predicting import cases_to_tune_on, probabilities_of
+from brats_pipeline.tuning.predicting import cases_to_tune_on, first_asked, probabilities_of
 from brats_pipeline.tuning.scoring import Table, Task, rules_for, score_table, score_together
 from brats_pipeline.tuning.writing import Tuning, write_overlay, write_tuning
 
@@ -32,6 +32,7 @@ WORTH_SAYING_S = 60.0
 def tune(
     run: str | Path,
     *,
+    folds: Sequence[str | Path] = (),
     data: str | Path | None = None,
     datalist: str | Path | None = None,
     convention: str | None = None,
@@ -54,6 +55,9 @@ def tune(
 
     Args:
         run: folder of a run, or name or folder of a bundle with weights.
+        folds: folders of runs of the same recipe that were trained on fewer cases. They are asked instead of ``run``,
+            each for the cases that it never saw; so a run that was trained on all cases can be tuned on them. Of a case
+            that several never saw the first is asked.
         data: folder of a cohort with label maps, instead of the validation fold.
         datalist: a datalist instead of the validation fold.
         convention: label convention of ``data``, where its layout and values leave it open.
@@ -74,16 +78,30 @@ def tune(
     out = root / FOLDER
     say = on_note or (lambda sentence: None)
     regions, untuned, nesting = _configured(root)
-    chosen = cases_to_tune_on(root, data=data, datalist=datalist, convention=convention)
-    slices = any(case.label is not None and is_stack(case.label) for case in chosen.cases)
+    asked = [bundle_path(fold) for fold in folds] or [root]
+    for fold in asked:
+        if (held := _configured(fold)[0]) != regions:
+            raise PipelineError(
+                f"{fold} marks {', '.join(held)} and {root} {', '.join(regions)}; give runs of one recipe"
+            )
+    chosen = [cases_to_tune_on(fold, data=data, datalist=datalist, convention=convention) for fold in asked]
+    turns = first_asked([one.cases for one in chosen])
+    cases = [case for turn in turns for case in turn]
+    trained_on = chosen[0].trained_on if not folds else 0
+    slices = any(case.label is not None and is_stack(case.label) for case in cases)
     scoring = _rules(rules, slices=slices)
     needed = rules_for(scoring, metric, regions)
-    if chosen.trained_on:
-        say(f"{chosen.trained_on} cases are left out: the run was trained on them, or on scans of their patients")
-    files, failed = probabilities_of(root, chosen.cases, out, device=device, quiet=quiet)
+    if trained_on:
+        say(f"{trained_on} cases are left out: the run was trained on them, or on scans of their patients")
+    files: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for number, (fold, turn) in enumerate(zip(asked, turns, strict=True)):
+        place = out / f"fold{number}" if folds else out
+        made, lacking = probabilities_of(fold, turn, place, device=device, quiet=quiet) if turn else ({}, {})
+        files, failed = files | made, failed | dict(lacking)
     tasks = {
         case.case_id: Task(case, files[case.case_id], needed, metric, nesting)
-        for case in chosen.cases
+        for case in cases
         if case.case_id in files
     }
     tried = grid or Grid()
@@ -97,7 +115,7 @@ def tune(
             if not tables and (left := (time.monotonic() - started) * (len(tasks) / max(workers, 1))) > WORTH_SAYING_S:
                 say(f"scoring {len(tasks)} cases will take about {left / 60:.0f} min")
             if isinstance(found, CaseError):
-                failed = {**failed, case_id: found.reason}
+                failed[case_id] = found.reason
             else:
                 tables[case_id] = found
             on_case(case_id)
@@ -133,14 +151,16 @@ def tune(
         settings=settings,
         rows=tuple(rows),
         verdict=verdict,
-        trained_on=chosen.trained_on,
+        folds=len(folds),
+        trained_on=trained_on,
         failed=dict(failed),
         written=root / "configs" / POST_PROCESSING if write else None,
         stays=None if write else earlier,
     )
-    hashes = {
+    hashes: dict[str, Any] = {
         "weights_sha256": file_sha256(weights_path(root)),
         "inference_sha256": file_sha256(root / "configs" / "inference.yaml"),
+        "folds_weights_sha256": [file_sha256(weights_path(fold)) for fold in asked] if folds else [],
     }
     write_overlay(tuning)
     fitted = calibrate(root, _configuration(root), [tasks[case_id] for case_id in tables], regions)

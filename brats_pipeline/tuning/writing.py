@@ -37,6 +37,7 @@ class Tuning:
         settings: those that all cases choose.
         rows: one per case and region.
         verdict: of the cases that were left out in turn.
+        folds: how many other runs of the recipe gave the probabilities, each for cases that it never saw; 0: the run.
         trained_on: cases left out because the run was trained on them.
         failed: case to the reason why it took no part.
         written: the overlay; None where none was written.
@@ -54,6 +55,7 @@ class Tuning:
     settings: Settings
     rows: tuple[CaseRow, ...]
     verdict: Verdict
+    folds: int
     trained_on: int
     failed: Mapping[str, str]
     written: Path | None
@@ -146,7 +148,13 @@ def _markdown(tuning: Tuning) -> str:
     lines = [
         f"# Post-processing of {tuning.run.name}",
         "",
-        f"{len(cases)} cases of {len(patients)} patients that the network was not trained on; metric: "
+        f"{len(cases)} cases of {len(patients)} patients that the network was not trained on"
+        + (
+            f" ({tuning.folds} networks of its recipe, each asked for the cases that it never saw)"
+            if tuning.folds
+            else ""
+        )
+        + "; metric: "
         f"{NAMES[tuning.metric]} by the rules {tuning.rules}. Research software, not a medical device.",
         "",
         *("| " + " | ".join(row) + " |" for row in table),
@@ -191,6 +199,7 @@ def _json(tuning: Tuning, hashes: Mapping[str, str]) -> dict[str, Any]:
         **hashes,
         "cases": sorted({row.case_id for row in tuning.rows}),
         "patients": len({row.patient_id for row in tuning.rows}),
+        "folds": tuning.folds,
         "trained_on": tuning.trained_on,
         "failed": dict(sorted(tuning.failed.items())),
         "grid": asdict(tuning.grid),

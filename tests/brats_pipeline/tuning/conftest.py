@@ -65,11 +65,11 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def vouch(run: Path) -> None:
-    """Say that the probabilities which are there were made by the run as it is."""
+def vouch(run: Path, tuning: Path | None = None) -> None:
+    """Say that the probabilities in a folder (by default the run's own) were made by the run as it is."""
     stamp = {
         "weights_sha256": file_sha256(run / "models" / "model.pt"),
         "inference_sha256": file_sha256(run / "configs" / "inference.yaml"),
         "configuration_sha256": configuration_sha256(run),
     }
-    (run / "tuning" / "predictions.json").write_text(json.dumps(stamp))
+    ((tuning or run / "tuning") / "predictions.json").write_text(json.dumps(stamp))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 import yaml
 
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import file_sha256
 from brats_pipeline.tuning.grid import Grid
 from brats_pipeline.tuning.tune import tune
-from tests.brats_pipeline.tuning.conftest import Drawn, head, sure
+from tests.brats_pipeline.tuning.conftest import Drawn, head, sure, vouch
 
 MakeRun = Callable[..., Path]
 SMALL = Grid(thresholds=(0.3, 0.5, 0.7), smallest_components=(0, 10, 50), smallest_ets=(0, 5, 50))
@@ -201,6 +203,64 @@ def test_the_tables_hold_every_case_and_region(make_run: MakeRun) -> None:
 def test_what_cannot_be_tuned_is_refused(make_run: MakeRun, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(PipelineError, match=message):
         tune(make_run(speckled(2)), grid=SMALL, **arguments)
+
+
+def split_in_two(run: Path) -> list[Path]:
+    """Two runs that were each trained on one half of the cases, with the probabilities of the other half."""
+    record = json.loads((run / "datalist.json").read_text())
+    halves = []
+    for number in (0, 1):
+        half = Path(shutil.copytree(run, run.parent / f"half{number}"))
+        (half / "models" / "model.pt").write_bytes(f"weights {number}".encode())
+        items = [item | {"fold": place % 2} for place, item in enumerate(record["training"])]
+        (half / "datalist.json").write_text(json.dumps({"training": items}))
+        (half / "run.json").write_text(json.dumps({"fold": number}))
+        shutil.rmtree(half / "tuning")
+        found = run / "tuning" / f"fold{number}" / "predictions" / "probabilities"
+        found.mkdir(parents=True)
+        for place, item in enumerate(record["training"]):
+            if place % 2 == number:
+                name = f"{item['case_id']}.npz"
+                (run / "tuning" / "predictions" / "probabilities" / name).rename(found / name)
+        vouch(half, run / "tuning" / f"fold{number}")
+        halves.append(half)
+    (run / "run.json").write_text(json.dumps({"fold": None}))
+    return halves
+
+
+def test_a_run_that_saw_every_case_is_tuned_by_runs_that_did_not(make_run: MakeRun) -> None:
+    alone = tune(make_run(speckled(6)), grid=SMALL)
+    (alone.run / "configs" / "postprocessing.yaml").unlink()
+    halves = split_in_two(alone.run)
+    with pytest.raises(PipelineError, match="no validation fold"):
+        tune(alone.run, grid=SMALL)
+    together = tune(alone.run, folds=halves, grid=SMALL)
+    assert together.settings == alone.settings
+    assert [row.case_id for row in together.rows] == [row.case_id for row in alone.rows]
+    assert together.rows == alone.rows
+    assert (together.folds, together.trained_on) == (2, 0)
+    assert (alone.run / "configs" / "postprocessing.yaml").is_file()
+    assert not (halves[0] / "configs" / "postprocessing.yaml").exists()
+    assert "2 networks of its recipe" in (alone.run / "tuning" / "tuning.md").read_text()
+    told = json.loads((alone.run / "tuning" / "tuning.json").read_text())
+    assert told["folds_weights_sha256"] == [file_sha256(half / "models" / "model.pt") for half in halves]
+
+
+def test_of_a_case_that_several_never_saw_the_first_is_asked(make_run: MakeRun) -> None:
+    run = make_run(speckled(6))
+    halves = split_in_two(run)
+    twice = tune(run, folds=[*halves, halves[0]], grid=SMALL)
+    assert len({row.case_id for row in twice.rows}) == 6
+
+
+def test_runs_of_other_regions_are_refused(make_run: MakeRun) -> None:
+    run = make_run(speckled(2))
+    halves = split_in_two(run)
+    path = halves[1] / "configs" / "inference.yaml"
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "regions": ["WT"]}))
+    with pytest.raises(PipelineError, match=r"half1 marks WT and .*run TC, WT, ET; give runs of one recipe"):
+        tune(run, folds=halves, grid=SMALL)
 
 
 def test_the_dice_to_expect_is_learned_where_there_are_cases_enough_and_not_otherwise(make_run: MakeRun) -> None:
