@@ -145,21 +145,32 @@ def _plan(path: Path, content: Mapping[str, Any], name: str) -> Plan:
     )
 
 
+def _told(value: Any) -> str:
+    """A setting in words; of a component its name and its plain arguments."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    plain = [
+        f"{key} {given}"
+        for key, given in value.items()
+        if key != "_target_" and not isinstance(given, Mapping | list) and str(given)[:1] not in "@$"
+    ]
+    return " ".join([str(value.get("_target_", "")), *([f"({', '.join(plain)})"] if plain else [])]).strip()
+
+
 def _reduction(chosen: Mapping[str, Any], folds: Folds, arms: Sequence[Arm], of: int) -> tuple[str, ...]:
     """What a budget changes, in words."""
     words = [chosen["about"]] if chosen.get("about") else []
     words += [f"{key} {chosen[key]}" for key in ("max_epochs", "patches_per_epoch") if key in chosen]
     if "minutes" in chosen:
         words.append(f"{chosen['minutes']:g} minutes of training each")
-    words += [f"{key} {value}" for key, value in chosen.get("set", {}).items()]
+    words += [f"{key} {_told(value)}" for key, value in chosen.get("set", {}).items()]
     asked = chosen.get("arms", {})
     if isinstance(asked, list):
         words.append(f"{len(arms)} of {of} arms: {', '.join(arm.name for arm in arms)}")
     else:
-        words += [
-            f"{arm}: {', '.join(f'{key} {value}' for key, value in settings.items())}"
-            for arm, settings in asked.items()
-        ]
+        told = {arm: ", ".join(f"{key} {_told(value)}" for key, value in given.items()) for arm, given in asked.items()}
+        alike = {changes: [arm for arm in told if told[arm] == changes] for changes in told.values() if changes}
+        words += [f"{', '.join(changed)}: {changes}" for changes, changed in alike.items()]
     if "folds" in chosen:
         words.append(f"{len(folds.test)} of {folds.k} folds tested")
     if "seeds" in chosen:

@@ -59,6 +59,13 @@ def test_a_reduced_budget_says_its_numbers(written: Callable[..., Path]) -> None
     assert words == "reduced budget “smoke”: max_epochs 1; batch_size 1; slow: batch_size 3"
 
 
+def test_a_reduced_budget_tells_components_by_their_name_and_equal_changes_once(written: Callable[..., Path]) -> None:
+    network = {"_target_": "networks.Downscaled", "factor": 2, "network": {"_target_": "networks.UNet"}, "x": "@y"}
+    both = {"arms": {"plain": {"network_def": network}, "slow": {"network_def": network}}}
+    words = read_plan(written(budgets={"half": both}), "half").budget_in_words
+    assert words == "reduced budget “half”: plain, slow: network_def networks.Downscaled (factor 2)"
+
+
 def test_a_budget_may_run_some_of_the_arms_and_says_which(written: Callable[..., Path]) -> None:
     plan = read_plan(written(budgets={"quick": {"arms": ["slow"], "max_epochs": 2}}), "quick")
     assert [arm.name for arm in plan.arms] == ["slow"]
