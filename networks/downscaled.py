@@ -39,7 +39,7 @@ class Downscaled(nn.Module):
         self.in_channels: int = network.in_channels  # type: ignore[assignment]
         self.out_channels: int = network.out_channels  # type: ignore[assignment]
         self.stride: int = factor * network.stride  # type: ignore[assignment,operator]
-        self.norm: str = network.norm  # type: ignore[assignment]
+        self.norm: str = getattr(network, "norm", "")  # SegNet names none: its norms never see the coarsest grid
         self.factor = factor
 
     def forward(self, image: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from networks import DeepSupervision, Downscaled, UNet, make_downscaled
+from networks.family import NETWORKS
 
 
 def unet(spatial_dims):
@@ -45,6 +46,19 @@ def test_deep_supervision_reaches_the_levels_of_the_network_inside():
     logits = network(torch.randn(2, 2, 32, 32))
     assert [tuple(level.shape[2:]) for level in logits] == [(32, 32), (8, 8)]
     sum(level.sum() for level in logits).backward()
+    assert all(weight.grad is not None for weight in network.parameters())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_every_network_works_at_a_coarser_grid_with_its_own_deeper_heads(name, spatial_dims):
+    torch.manual_seed(0)
+    network = make_downscaled(network=name, factor=2, spatial_dims=spatial_dims, in_channels=2, out_channels=3)
+    assert network.stride == 2 * network.network.stride
+    image = torch.randn(2, 2, *[2 * network.stride] * spatial_dims)
+    logits = DeepSupervision(network).train()(image)
+    assert logits[0].shape == (2, 3, *image.shape[2:])
+    sum(level.square().mean() for level in logits).backward()
     assert all(weight.grad is not None for weight in network.parameters())
 
 

@@ -45,6 +45,7 @@ def test_every_budget_of_every_study_fits_its_bundle(name: str, budget: str) -> 
     short = {
         *(("brats_strong", budget) for budget in ("one_core", "twenty_minutes")),
         ("brats_slices_two_networks", "quarter_hour"),
+        *((study, "few_minutes") for study in ("brats_three_networks", "lgg_five_networks", "lgg_loss_comparison")),
     }
     keeps_the_last_epoch = name == "lgg_strong_beside_buda" or (name, budget) in short
     assert plan.folds.validation == ("none" if keeps_the_last_epoch else "next")
