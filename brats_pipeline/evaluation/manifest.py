@@ -80,8 +80,9 @@ def write_manifest(
     out: Path,
     *,
     call: Mapping[str, Any],
-    predictions: Mapping[str, Sequence[Path]],
-    references: Mapping[str, Sequence[Path]],
+    predictions: Mapping[str, Sequence[Path]] | None = None,
+    references: Mapping[str, Sequence[Path]] | None = None,
+    dataset_sha256: str | None = None,
     outputs: Iterable[str],
     seeds: Mapping[str, int],
     probabilities: Mapping[str, Sequence[Path]] | None = None,
@@ -92,8 +93,9 @@ def write_manifest(
     Args:
         out: folder of the report.
         call: what the report was asked for; with the same call :func:`read_manifest` lets it be made again.
-        predictions: case id to its files.
-        references: case id to its files.
+        predictions: case id to its files; None where other manifests hold them.
+        references: case id to its files; None where other manifests hold them.
+        dataset_sha256: the :func:`fingerprint` of the references, where they are None.
         outputs: names of the report's own files in ``out``.
         seeds: what drew random numbers, to its seed.
         probabilities: case id to its file.
@@ -102,7 +104,7 @@ def write_manifest(
     Raises:
         PipelineError: the file cannot be written.
     """
-    held = hashed(references, start=out)
+    held = hashed(references or {}, start=out)
     content = {
         "schema_version": SCHEMA_VERSION,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -110,8 +112,8 @@ def write_manifest(
         "seeds": dict(seeds),
         "versions": versions(),
         "hardware": hardware(),
-        "dataset_sha256": fingerprint(held),
-        "predictions": hashed(predictions, start=out),
+        "dataset_sha256": dataset_sha256 or fingerprint(held),
+        "predictions": hashed(predictions or {}, start=out),
         "references": held,
         "probabilities": hashed(probabilities or {}, start=out),
         "patients": {} if patients is None else {relative(patients, out): file_sha256(patients)},

@@ -50,42 +50,42 @@ def arms_chart(dice: Mapping[str, Mapping[str, float]], arms: Sequence[str]) -> 
 
 
 def curves_chart(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Figure | None:
-    """Loss and mean validation Dice by epoch of every training, one colour an arm.
+    """Loss and, where anything was validated, mean validation Dice by epoch of every training; one colour an arm.
 
     Args:
         curves: arm to the columns of each of its ``curves.csv``; ``val_loss`` and ``val_dice`` where they are.
     """
     if not any(curves.values()):
         return None
-    figure = _canvas(9.2, 3.4)
-    loss, dice = figure.subplots(1, 2)
-    validated = False
+    validated = any(np.isfinite(columns.get("val_dice", ())).any() for runs in curves.values() for columns in runs)
+    figure = _canvas(9.2 if validated else 4.9, 3.4)
+    panels = figure.subplots(1, 2 if validated else 1, squeeze=False)[0]
+    loss = panels[0]
+    drawn = (("val_loss", (0, (4, 2)), loss), ("val_dice", "-", panels[-1]))
     for number, (arm, runs) in enumerate(curves.items()):
         colour = _CHANNELS[number % len(_CHANNELS)]
         for order, columns in enumerate(runs):
             epochs = np.array(columns["epoch"], dtype=float)
             label = arm if order == 0 else None
             loss.plot(epochs, columns["loss"], color=colour, linewidth=1.2, label=label)
-            for axes, name, style in ((loss, "val_loss", (0, (4, 2))), (dice, "val_dice", "-")):
+            for name, style, axes in drawn:
                 values = np.array(columns.get(name, ()), dtype=float)
                 known = np.isfinite(values)
                 if known.any():
                     marker = "." if known.sum() < 30 else None
                     axes.plot(
                         epochs[known], values[known], color=colour, linestyle=style, linewidth=1.2, marker=marker,
-                        label=label if axes is dice else None,
+                        label=label if axes is not loss else None,
                     )  # fmt: skip
-                    validated |= axes is dice
     dashed = any("val_loss" in columns for runs in curves.values() for columns in runs)
     loss.set(xlabel="epoch", ylabel="loss (dashed: validation)" if dashed else "training loss")
     runs_shown = sum(len(runs) for runs in curves.values())
     loss.set_title(f"n = {runs_shown} training{'' if runs_shown == 1 else 's'}", fontsize=8.5)
-    dice.set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
-    for axes in (loss, dice):
+    if validated:
+        panels[-1].set(xlabel="epoch", ylabel="validation Dice", ylim=(0, 1))
+    for axes in panels:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _bare(axes)
-    if not validated:
-        dice.text(0.5, 0.5, "nothing was validated", transform=dice.transAxes, ha="center", color="#57606a")
     figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.evaluation.manifest import relative, versions, write_manifest
+from brats_pipeline.evaluation.manifest import fingerprint, read_manifest, relative, versions, write_manifest
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.metrics import RegionScore, Rules, rules_named
 from brats_pipeline.metrics.ranking import Ranking
 from brats_pipeline.metrics.statistics import RESAMPLES
-from brats_pipeline.predictions import files_by_case
 from brats_pipeline.report.study import ArmFigures, Compared, write_study_report
 from brats_pipeline.studies.comparing import shared_rows
 from brats_pipeline.studies.figures import figures_of
@@ -150,8 +149,9 @@ def _missing(plan: Plan, scored: Sequence[Scored], rows: Mapping[str, Sequence[R
 def _write_manifest(
     plan: Plan, out: Path, record: Mapping[str, Any], scored: Sequence[Scored], *, images: bool
 ) -> None:
-    """What the report was made from; predictions and references stand in the manifests of the arms, hashed here."""
+    """What the report was made from; single predictions and references stand in the manifests of the arms."""
     reports = {name: home for arm in scored for name, home in arm.homes.items()}
+    manifests = {name: read_manifest(home) for name, home in reports.items()}
     names = [*TABLES, "summary.json", "report.html", "report.md", "study.yaml", DATALIST]
     names += sorted(path.relative_to(out).as_posix() for path in (out / "figures").glob("*"))
     names += [relative(home / "manifest.json", out) for home in reports.values()]
@@ -167,13 +167,9 @@ def _write_manifest(
             "images": images,
             "reports": {name: relative(home, out) for name, home in reports.items()},
             "weights_sha256": {unit.name: unit.read().get("weights_sha256") for arm in scored for unit in arm.finished},
+            "predictions_sha256": {name: fingerprint(made["predictions"]) for name, made in manifests.items()},
         },
-        predictions={name: _flat(home / "predictions") for name, home in reports.items()},
-        references={},
+        dataset_sha256=next((made["dataset_sha256"] for made in manifests.values()), None),
         outputs=[name for name in names if (out / name).is_file()],
         seeds={"bootstrap": 0, "folds": plan.folds.seed},
     )
-
-
-def _flat(folder: Path) -> list[Path]:
-    return sorted(path for paths in files_by_case(folder).values() for path in paths)

@@ -324,10 +324,21 @@ def test_the_manifest_holds_a_hash_of_everything_that_the_study_wrote(whole: Pat
     )
     for name, sha256 in manifest["outputs"].items():
         assert hashlib.sha256((whole / name).read_bytes()).hexdigest() == sha256
-    predictions = {path for files in manifest["predictions"].values() for path in files}
-    assert len(predictions) == 8
-    assert all((whole / path).is_file() for path in predictions)
     assert len(manifest["call"]["weights_sha256"]) == 4
+    references, predictions = set(), set()
+    for name, home in manifest["call"]["reports"].items():
+        scored = json.loads((whole / home / "manifest.json").read_text())
+        assert scored["dataset_sha256"] == manifest["dataset_sha256"]
+        for case_id, files in scored["predictions"].items():
+            for path, sha256 in files.items():
+                assert hashlib.sha256((whole / home / path).read_bytes()).hexdigest() == sha256
+                predictions.add((name, case_id))
+        references |= scored["references"].keys()
+        lines = [f"{case_id} {' '.join(files.values())}" for case_id, files in sorted(scored["predictions"].items())]
+        told = manifest["call"]["predictions_sha256"][name]
+        assert told == hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    assert len(predictions) == 8
+    assert len(references) == 4
 
 
 def test_a_study_verifies_and_a_changed_figure_is_named(copied: tuple[Path, Path]) -> None:
