@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def calibrate(
     """Fit the expected Dice of each region, and write ``configs/expected_dice.json`` where there are cases enough.
 
     The masks are those that ``segment`` writes from now on: behind the overlay that lies in the run, if one does. Its
-    settings may have been chosen by the same cases, which makes the expectation a little too good.
+    settings may have been chosen by the same cases, which makes the expectation a little too good. Of a region where
+    patients left out show that the mean of the others would do as well, nothing is written.
 
     Args:
         run: the run; its overlay, if any, is in place.
@@ -73,8 +75,8 @@ def calibrate(
         made_by=makers(weights_path(run), tta=configuration.get("tta", ())),
     )
     path = run / "configs" / FILE
-    if fitted.regions:
-        write_expected_dice(path, fitted)
+    if useful := {name: fit for name, fit in fitted.regions.items() if fit.mean_absolute_error < fit.of_the_mean}:
+        write_expected_dice(path, replace(fitted, regions=useful))
     else:
         path.unlink(missing_ok=True)  # one of earlier was made for other weights or cases
     return fitted

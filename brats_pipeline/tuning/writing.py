@@ -86,7 +86,8 @@ class Tuning:
         """What can be expected of a new case, in words."""
         return tuple(
             f"{region}: the Dice that `segment --uncertainty` expects was off by {fit.mean_absolute_error:.3f} on "
-            f"patients left out (n = {fit.n}); expecting the mean of all would be off by {fit.of_the_mean:.3f}."
+            f"patients left out (n = {fit.n}); expecting the mean of all would be off by {fit.of_the_mean:.3f}"
+            + ("." if fit.mean_absolute_error < fit.of_the_mean else ", so none will be told.")
             for region, fit in self.expected.items()
         ) or (f"No region has {MIN_CASES} cases with a mask, so no Dice can be expected of a new case.",)
 

@@ -286,6 +286,22 @@ def test_the_dice_to_expect_is_learned_where_there_are_cases_enough_and_not_othe
     assert any("off by 0.000 on patients left out (n = 12)" in sentence for sentence in tuning.expectations())
 
 
+def test_no_dice_is_expected_where_a_surer_network_is_a_worse_one(make_run: MakeRun) -> None:
+    """The larger the part of WT that it misses, the surer the network is of the rest."""
+    drawn: dict[str, Any] = {}
+    for number in range(12):
+        labels = head(at=8 + number % 3)
+        values = sure(labels, inside=0.7 + 0.1 * (number % 3), outside=0.0)
+        values[1, :, :, 14 - 2 * (number % 3) : 15] = 0
+        drawn[f"case{number:02d}"] = (labels, values)
+    tuning = tune(make_run(drawn), grid=Grid(thresholds=(0.5,), smallest_components=(0,), smallest_ets=(0,)))
+    path = tuning.run / "configs" / "expected_dice.json"
+    told = json.loads(path.read_text())["regions"] if path.exists() else {}
+    assert "WT" not in told
+    assert "WT" in tuning.expected
+    assert any(line.startswith("WT: ") and line.endswith("so none will be told.") for line in tuning.expectations())
+
+
 def test_no_dice_is_expected_on_the_word_of_a_few_cases(make_run: MakeRun) -> None:
     few = tune(make_run(speckled(9)), grid=SMALL)
     assert not (few.run / "configs" / "expected_dice.json").exists()
