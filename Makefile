@@ -7,11 +7,12 @@ ifeq ($(shell command -v nvidia-smi 2>/dev/null),)
 TORCH_INDEX ?= --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 
-.PHONY: help install demo test lint types floors unit slow real clean
+.PHONY: help install demo test lint types floors unit alone slow real clean
 
 help:
 	@echo "make demo     the whole loop on a synthetic cohort: train, segment, evaluate, report (minutes)"
 	@echo "make test     everything that must hold: ruff, mypy, import-linter, pytest"
+	@echo "make alone    exported bundles in an environment of their own, which is made for it"
 	@echo "make slow     the tests that take longer"
 	@echo "make real     the tests on real scans, below the folder named by BRATS_PIPELINE_DATA"
 
@@ -40,6 +41,9 @@ floors: install
 
 unit: install
 	$(BIN)/pytest -q
+
+alone: install
+	$(BIN)/pytest -q -m slow tests/brats_pipeline/bundles/test_alone.py
 
 slow: install
 	$(BIN)/pytest -q -m slow

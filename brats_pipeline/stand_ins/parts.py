@@ -44,8 +44,8 @@ def connected_components(
 
 def _lowest_along(values: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.int64]:
     """The lowest of each value and of the two beside it along an axis."""
-    result = values.copy()
-    here, there, beyond = np.moveaxis(result, axis, 0), np.moveaxis(values, axis, 0)[1:], np.moveaxis(values, axis, 0)
-    np.minimum(here[:-1], there, out=here[:-1])
-    np.minimum(here[1:], beyond[:-1], out=here[1:])
-    return result
+    line = np.moveaxis(values, axis, 0)
+    result = line.copy()
+    np.minimum(result[:-1], line[1:], out=result[:-1])
+    np.minimum(result[1:], line[:-1], out=result[1:])
+    return np.moveaxis(result, 0, axis)

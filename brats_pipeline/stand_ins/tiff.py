@@ -21,6 +21,7 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, OFFSETS, SAMPLES, ROWS, SIZES, PL
 )
 UNSIGNED = {1: "B", 3: "H", 4: "I"}
 """Type of a tag's values to its letter in :mod:`struct`; tags of other types are passed over."""
+MOST_CHANNELS = 16
 MODES = {(1, 1): "L", (2, 3): "RGB"}
 """Kind of colour and number of channels to Pillow's name."""
 
@@ -124,8 +125,8 @@ class Image:
             tags = _tags(lambda form, start: struct.unpack_from(order + form, content, start))
         except struct.error as error:
             raise UnidentifiedImageError("its directory is cut off") from error
-        if not {WIDTH, HEIGHT} <= tags.keys():
-            raise UnidentifiedImageError("it has no size")
+        if not {WIDTH, HEIGHT} <= tags.keys() or not 1 <= tags.get(SAMPLES, (1,))[0] <= MOST_CHANNELS:
+            raise UnidentifiedImageError("its directory is damaged")
         return TiffImageFile(content, tags)
 
 
@@ -142,7 +143,7 @@ def _tags(unpack: Callable[[str, int], tuple[Any, ...]]) -> Tags:
     tags: Tags = {}
     for entry in range(start + 2, start + 2 + 12 * count, 12):
         tag, kind, number = unpack("HHI", entry)
-        if letter := UNSIGNED.get(kind):
+        if number and (letter := UNSIGNED.get(kind)):
             form = f"{number}{letter}"
             (place,) = unpack("I", entry + 8)
             tags[tag] = unpack(form, entry + 8 if struct.calcsize("=" + form) <= 4 else place)

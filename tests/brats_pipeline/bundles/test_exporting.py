@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import ast
 import gzip
-import importlib.metadata
 import json
-import os
 import re
-import subprocess
 import sys
-import venv
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any
@@ -21,50 +16,23 @@ import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 import yaml
 
 import brats_pipeline.bundles
 from brats_pipeline.bundles import bundle_path, freeze_bundle
 from brats_pipeline.bundles.cards import NOTHING_MEASURED, read_report
 from brats_pipeline.bundles.detaching import detached, modules_needed, own_names
-from brats_pipeline.bundles.exporting import REQUIRED, export_bundle
+from brats_pipeline.bundles.exporting import export_bundle
 from brats_pipeline.bundles.importing import import_bundle
 from brats_pipeline.bundles.scripts import own_scripts, package_name
 from brats_pipeline.bundles.sums import check_sums
 from brats_pipeline.bundles.vendoring import BASE, OWN, home_of, modules_behind, moved, vendored
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
-from brats_pipeline.phantom import write_cohort
+from tests.brats_pipeline.bundles.conftest import GLIOMA, untrained
 from transforms import nifti
 
 SCHEMAS = Path(brats_pipeline.bundles.__file__).parent / "schemas"
-GLIOMA = {
-    "spacing": [4.0] * 3,
-    "roi_size": [32] * 3,
-    "network_def::features": 4,
-    "network_def::norm": "instance",
-    "network_def::depth": 1,
-    "precision": "float32",
-}
-SLICES = {"network_def::features": 4, "network_def::depth": 2, "precision": "float32"}
-CLEANED = {"fill_holes": True, "keep_largest": True, "smallest_component": 5}
-
-
-def untrained(bundle: str, out: Path, overrides: dict[str, Any]) -> Path:
-    """A run with the weights that a network starts from: its label maps are noise, which no luck gets right."""
-    from monai.bundle import ConfigParser
-
-    freeze_bundle(bundle_path(bundle), out, overrides)
-    parser = ConfigParser()
-    parser.read_config(str(out / "configs" / "inference.yaml"))
-    torch.manual_seed(0)
-    network = parser.get_parsed_content("network_def")
-    (out / "models").mkdir()
-    torch.save(network.state_dict(), out / "models" / "model.pt")
-    told = {"bundle": bundle, "fold": 0, "seed": 3, "epochs": 2, "status": "finished"}
-    (out / "run.json").write_text(json.dumps(told), encoding="utf-8")
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -384,88 +352,3 @@ def test_pythons_own_gzip_reads_and_writes_the_same_voxels(tmp_path: Path, monke
         found = nifti.read_nifti(tmp_path / f"{name}.nii.gz")
         assert np.array_equal(nifti.voxels(found), nifti.voxels(image))
         assert nifti.read_header(tmp_path / f"{name}.nii.gz").shape == (2, 3, 4)
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment with what a bundle asks for, and nothing else."""
-    folder = tmp_path_factory.mktemp("alone") / "venv"
-    venv.create(folder, with_pip=True)
-    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    here = {name: importlib.metadata.version(name) for name in ("monai", "torch", "numpy", *REQUIRED)}
-    wanted = [f"{name}=={version.partition('+')[0]}" for name, version in here.items()]
-    index = [] if torch.cuda.is_available() else ["--extra-index-url", "https://download.pytorch.org/whl/cpu"]
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries", "1", *index, *wanted]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no packages to be had: {done.stderr[-500:]}")
-    return python
-
-
-def run_alone(python: Path, bundle: Path, data: Path, out: Path, folder: Path) -> None:
-    """MONAI's own command, in an environment of its own."""
-    arguments = ["--config_file", bundle / "configs" / "inference.yaml", "--bundle_root", bundle]
-    arguments += ["--dataset_dir", data, "--output_dir", out, "--device", "$torch.device('cpu')"]
-    done = subprocess.run(
-        [python, "-m", "monai.bundle", "run", *map(str, arguments)],
-        cwd=folder,
-        env={"PATH": "", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("module", ["brats_pipeline", "networks", "PIL", "cc3d", "scipy", "isal"])
-def test_the_environment_of_its_own_has_nothing_of_ours_and_no_more_than_it_says(
-    module: str, alone: Path, tmp_path: Path
-) -> None:
-    call = [alone, "-c", f"import {module}"]
-    done = subprocess.run(call, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=False)
-    assert f"No module named '{module}'" in done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("bundle", "settings", "layout", "kind"),
-    [
-        ("brats_glioma_3d", GLIOMA | CLEANED, {"shape": (44, 48, 40), "spacing_mm": 4.0}, "*.nii.gz"),
-        ("brats_slices_2d", SLICES, {"shape": (44, 48, 40), "spacing_mm": 4.0}, "*.nii.gz"),
-        ("lgg_slices_2d", SLICES | CLEANED, {"layout": "lgg", "shape": (64, 64, 6)}, "*.tif"),
-    ],
-)
-def test_label_maps_are_those_of_segment_where_nothing_of_ours_is(
-    bundle: str,
-    settings: dict[str, Any],
-    layout: dict[str, Any],
-    kind: str,
-    alone: Path,
-    tmp_path: Path,
-    read_map: Callable[[Path], Any],
-) -> None:
-    from brats_pipeline.inference.segment import segment
-
-    run = untrained(bundle, tmp_path / "run", settings)
-    write_cohort(tmp_path / "data", cases=1, **layout)
-    segment([tmp_path / "data"], tmp_path / "ours", bundle=run, device="cpu")
-    packed = export_bundle(run, tmp_path / "alone").path
-    run_alone(alone, packed, tmp_path / "data", tmp_path / "theirs", tmp_path)
-    ours = {path.relative_to(tmp_path / "ours"): read_map(path) for path in (tmp_path / "ours").rglob(kind)}
-    theirs = {path.relative_to(tmp_path / "theirs"): read_map(path) for path in (tmp_path / "theirs").rglob(kind)}
-    assert ours.keys() == theirs.keys()
-    assert any(labels.any() for labels in ours.values())
-    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
-
-
-@pytest.fixture
-def read_map() -> Callable[[Path], Any]:
-    """Label maps by libraries that are not ours."""
-    from PIL import Image
-
-    def read(path: Path) -> Any:
-        return np.asarray(Image.open(path)) if path.suffix == ".tif" else np.asarray(nib.load(path).dataobj)
-
-    return read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,25 @@ def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path) -> None:
         integrity.read_slice_header(path)
     with pytest.raises(PipelineError, match="no picture"):
         slices.read_slices([path])
+
+
+@pytest.mark.usefixtures("without_pillow")
+@pytest.mark.parametrize(
+    "entry", [(256, 3, 0, 0), (277, 4, 1, 4_000_000_000), (273, 4, 2**31, 8), (273, 4, 3, 0)], ids=str
+)
+def test_a_damaged_directory_is_refused_in_words(entry: tuple[int, int, int, int], tmp_path: Path) -> None:
+    """A width of no value, four billion channels, two billion strips, and three strips of one size."""
+    path = tmp_path / "a.tif"
+    file = io.BytesIO()
+    tiff.Image.fromarray(GREY).save(file, format="TIFF")
+    content = bytearray(file.getvalue())
+    place = next(at for at in range(10, 200, 12) if struct.unpack_from("<H", content, at)[0] == entry[0])
+    struct.pack_into("<HHII", content, place, *entry)
+    path.write_bytes(content)
+    with pytest.raises(PipelineError, match=r"a\.tif: "):
+        slices.read_mask([path])
+    with suppress(PipelineError):  # what the pixels need may be damaged where the header is not
+        integrity.read_slice_header(path)
 
 
 @pytest.mark.usefixtures("without_pillow")
