@@ -29,6 +29,8 @@ SETTINGS = {
     "spacing": [SPACING_MM] * 3,
     "patch_size": [48, 64, 48],  # at 3 mm a whole brain: the network sees what is not tumour, too
     "roi_size": [48, 64, 48],
+    "presence_flags": False,  # no case lacks a modality, and a few minutes are too short to learn to do without
+    "modality_dropout": 0.0,
     "network_def::depth": 3,
     "network_def::features": 8,
     "learning_rate": 0.004,

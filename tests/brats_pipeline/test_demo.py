@@ -28,6 +28,12 @@ def test_a_network_that_learned_nothing_is_called_so(
     assert ("passed over: brats_glioma_3d comes without weights" in said.out) != comes_with_weights
 
 
+@pytest.mark.slow
+def test_the_network_learns_whatever_the_defaults_of_the_bundle_become(tmp_path: Path) -> None:
+    """``make demo`` fails where it does not: two minutes on two cores."""
+    assert run(["demo", "-o", str(tmp_path / "demo"), "-q"]) == 0
+
+
 def test_without_weights_the_last_step_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "weights_path", lambda bundle: tmp_path / "absent.pt")
     said: list[str] = []
