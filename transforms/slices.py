@@ -7,8 +7,9 @@ slice is stored as rows and columns; here ``x`` runs along the columns and ``y``
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +32,31 @@ BITS_PER_SAMPLE = 258
 Slices = npt.NDArray[np.uint8]
 
 
-def _read(path: Path) -> Slices:
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """The one picture of a slice file; its pixels are decoded when they are asked for, inside the block.
+
+    Raises:
+        PipelineError: the file is missing, no picture, damaged, or holds several; says which file it is.
+    """
     try:
         with Image.open(path) as image:
-            bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
-            image.load()
-            array = np.asarray(image)
-    except (OSError, UnidentifiedImageError, ValueError) as error:
-        reason = "it is no picture" if isinstance(error, UnidentifiedImageError) else error
+            if getattr(image, "is_animated", False):
+                raise PipelineError(f"{path}: holds more than one page; one slice per file is needed, split it")
+            yield image
+    except PipelineError:
+        raise
+    except Exception as error:  # Pillow lets errors of many kinds out where tags are damaged
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is no TIFF picture of a known kind" if unknown else getattr(error, "strerror", None) or error
         raise PipelineError(f"{path}: cannot be read as a TIFF slice ({reason}); copy or download it again") from error
+
+
+def _read(path: Path) -> Slices:
+    with opened(path) as image:
+        bits = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (8,))
+        image.load()
+        array = np.asarray(image)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * MASK_ON
     if array.dtype != np.uint8 or max(bits) > 8:  # Pillow opens 16-bit RGB as if it had 8 bits

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin
 
 from brats_pipeline.errors import PipelineError
 from transforms.nifti import describe_grid, same_grid
 from transforms.scans import check_placed, peek_scan, placing_note, read_scan, read_scan_header
+from transforms.slices import BITS_PER_SAMPLE, opened
 
 Grid = tuple[tuple[int, ...], npt.NDArray[Any]]
 """Shape and ``(4, 4)`` affine of a file."""
@@ -102,7 +103,7 @@ SLICE_MODES = {"RGB": "3 channels of 8 bits", "L": "1 channel of 8 bits", "1": "
 def _pixel_words(image: Image.Image) -> str:
     """What a picture holds. Its tags tell: Pillow opens colours of 16 bits as if they had 8."""
     tags = image.tag_v2 if isinstance(image, TiffImagePlugin.TiffImageFile) else {}
-    bits = max(tags.get(258, (8,)))
+    bits = max(tags.get(BITS_PER_SAMPLE, (8,)))
     if bits <= 8 and image.mode in SLICE_MODES:
         return SLICE_MODES[image.mode]
     channels = len(image.getbands())
@@ -115,15 +116,10 @@ def read_slice_header(path: Path) -> tuple[str, tuple[int, int]]:
     """What a slice file holds in words, and its columns and rows; its pixels are not decoded.
 
     Raises:
-        PipelineError: the file is missing or no picture.
+        PipelineError: as :func:`transforms.slices.opened`.
     """
-    try:
-        with Image.open(path) as image:
-            return _pixel_words(image), image.size
-    except UnidentifiedImageError as error:
-        raise PipelineError(f"{path}: is no TIFF picture of a known kind; copy or download it again") from error
-    except OSError as error:
-        raise PipelineError(f"{path}: cannot be read ({error.strerror or error}); copy it again") from error
+    with opened(path) as image:
+        return _pixel_words(image), image.size
 
 
 def slice_defects(name: str, paths: Sequence[Path], allowed: Sequence[str]) -> tuple[list[str], set[tuple[int, int]]]:

@@ -36,10 +36,12 @@ class TiffImageFile:
     Args:
         content: of the file.
         tags: the first directory.
+        is_animated: whether another picture follows.
     """
 
-    def __init__(self, content: bytes, tags: Tags) -> None:
+    def __init__(self, content: bytes, tags: Tags, is_animated: bool) -> None:
         self.tag_v2 = tags
+        self.is_animated = is_animated
         self._content = content
 
     def __enter__(self) -> TiffImageFile:
@@ -122,12 +124,12 @@ class Image:
         if order is None:
             raise UnidentifiedImageError("no TIFF picture; others need Pillow: pip install Pillow")
         try:
-            tags = _tags(lambda form, start: struct.unpack_from(order + form, content, start))
+            tags, more = _tags(lambda form, start: struct.unpack_from(order + form, content, start))
         except struct.error as error:
             raise UnidentifiedImageError("its directory is cut off") from error
         if not {WIDTH, HEIGHT} <= tags.keys() or not 1 <= tags.get(SAMPLES, (1,))[0] <= MOST_CHANNELS:
             raise UnidentifiedImageError("its directory is damaged")
-        return TiffImageFile(content, tags)
+        return TiffImageFile(content, tags, more)
 
 
 class TiffImagePlugin:
@@ -136,8 +138,12 @@ class TiffImagePlugin:
     TiffImageFile = TiffImageFile
 
 
-def _tags(unpack: Callable[[str, int], tuple[Any, ...]]) -> Tags:
-    """The unsigned values of the first directory; ``unpack`` takes a format and a place in the file."""
+def _tags(unpack: Callable[[str, int], tuple[Any, ...]]) -> tuple[Tags, bool]:
+    """The unsigned values of the first directory, and whether a second one follows.
+
+    Args:
+        unpack: takes a format and a place in the file.
+    """
     (start,) = unpack("I", 4)
     (count,) = unpack("H", start)
     tags: Tags = {}
@@ -147,4 +153,5 @@ def _tags(unpack: Callable[[str, int], tuple[Any, ...]]) -> Tags:
             form = f"{number}{letter}"
             (place,) = unpack("I", entry + 8)
             tags[tag] = unpack(form, entry + 8 if struct.calcsize("=" + form) <= 4 else place)
-    return tags
+    (following,) = unpack("I", start + 2 + 12 * count)
+    return tags, following not in (0, start)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import random
 import struct
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brats_pipeline.cases.integrity import read_slice_header
 from brats_pipeline.errors import PipelineError
 from transforms.slices import copied_sequences, read_mask, read_slices, write_masks
 
@@ -106,7 +109,7 @@ def test_a_mask_that_is_not_binary_is_refused_with_its_values(tmp_path: Path) ->
 def test_a_file_that_is_no_picture_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "text.tif"
     path.write_text("not a picture")
-    with pytest.raises(PipelineError, match=r"text\.tif.*no picture"):
+    with pytest.raises(PipelineError, match=r"text\.tif.*no TIFF picture"):
         read_slices([path])
 
 
@@ -116,3 +119,32 @@ def test_a_truncated_slice_is_refused(stack: list[Path]) -> None:
     stack[0].write_bytes(content[: len(content) // 2])
     with pytest.raises(PipelineError, match=r"p_1\.tif"):
         read_slices(stack)
+
+
+def test_a_file_of_several_pages_is_refused_by_both_readers(tmp_path: Path) -> None:
+    path = tmp_path / "pages.tif"
+    Image.fromarray(PICTURE).save(path, save_all=True, append_images=[Image.fromarray(PICTURE)] * 2)
+    for read in (lambda: read_slices([path]), lambda: read_slice_header(path)):
+        with pytest.raises(PipelineError, match=r"pages\.tif: holds more than one page; one slice per file is needed"):
+            read()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
+def test_whatever_bytes_are_damaged_only_an_error_in_words_comes_out_and_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # no time for pictures as large as Pillow would bear
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(file, format="TIFF")
+    sound, chosen, path = file.getvalue(), random.Random(1), tmp_path / "damaged.tif"
+    for _ in range(300):
+        content = bytearray(sound)
+        for _ in range(chosen.randint(1, 4)):  # most of them in the header and in the directory
+            place = chosen.choice([chosen.randrange(150), chosen.randrange(len(content))])
+            content[place] = chosen.choice([0, 1, 2, 3, 5, 12, 13, 16, 128, 255, chosen.randrange(256)])
+        path.write_bytes(content)
+        for read in (lambda: read_slices([path]), lambda: read_slice_header(path)):
+            try:
+                read()
+            except PipelineError as error:
+                assert str(error).startswith(f"{path}: ")  # noqa: PT017

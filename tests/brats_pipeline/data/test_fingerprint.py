@@ -409,6 +409,22 @@ def spoil_no_picture(folder):
     (folder / f"{STEM}_2.tif").write_text("this is no picture")
 
 
+def spoil_width(folder):
+    """As one damaged byte can: Pillow refuses so wide a picture by an error of its own."""
+    path = folder / f"{STEM}_2.tif"
+    content = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    (count,) = struct.unpack_from("<H", content, start)
+    place = next(at for at in range(start + 2, start + 2 + 12 * count, 12) if content[at : at + 2] == b"\x00\x01")
+    struct.pack_into("<HII", content, place + 2, 4, 1, 2**30)
+    path.write_bytes(content)
+
+
+def spoil_pages(folder):
+    page = Image.fromarray(np.dstack([RAMP] * 3))
+    page.save(folder / f"{STEM}_2.tif", save_all=True, append_images=[page] * 19)
+
+
 def spoil_half_a_picture(folder):
     path = folder / f"{STEM}_2.tif"
     path.write_bytes(path.read_bytes()[:-60])
@@ -433,7 +449,9 @@ SLICE_HEADERS = [
         spoil_colour_mask,
         ["_2_mask.tif: mask of 3 channels of 8 bits; 1 channel of 8 bits or 1 channel of 1 bit needed"],
     ),
-    (spoil_no_picture, ["_2.tif: is no TIFF picture"]),
+    (spoil_no_picture, ["_2.tif: cannot be read as a TIFF slice (it is no TIFF picture"]),
+    (spoil_width, ["_2.tif: cannot be read as a TIFF slice", "pixels) exceeds limit"]),
+    (spoil_pages, ["_2.tif: holds more than one page; one slice per file is needed"]),
 ]
 SLICE_PIXELS = [
     (spoil_grey_mask, ["_2_mask.tif: the mask holds [2, 3, 4, 5, 6]; needed are 0 and 255"]),

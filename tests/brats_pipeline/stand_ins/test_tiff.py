@@ -96,13 +96,23 @@ def test_what_cannot_be_read_is_told(options: dict[str, str | int], said: str, t
 
 
 @pytest.mark.usefixtures("without_pillow")
+def test_a_file_of_several_pages_is_refused_there_too(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(COLOURS).save(path, save_all=True, append_images=[Image.fromarray(COLOURS)])
+    with pytest.raises(PipelineError, match="more than one page"):
+        slices.read_slices([path])
+    with pytest.raises(PipelineError, match="more than one page"):
+        integrity.read_slice_header(path)
+
+
+@pytest.mark.usefixtures("without_pillow")
 @pytest.mark.parametrize("content", [b"", b"no picture", b"II*\0\x08\0\0\0\x09\0", b"II*\0\x08\0\0\0\0\0"])
 def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     path.write_bytes(content)
     with pytest.raises(PipelineError, match="no TIFF picture"):
         integrity.read_slice_header(path)
-    with pytest.raises(PipelineError, match="no picture"):
+    with pytest.raises(PipelineError, match="no TIFF picture"):
         slices.read_slices([path])
 
 
