@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from brats_pipeline.cases import find_cases
+from brats_pipeline.cases import Case, find_cases
 from brats_pipeline.cases.integrity import link_notes, placing_notes
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.dicom.choosing import choose_series
@@ -68,7 +68,7 @@ def find_exam(given: Path | Mapping[str, Scan], case_id: str) -> Exam:
             ids = ", ".join(case.case_id for case in cases[:3])
             raise PipelineError(f"{given}: holds {len(cases)} exams ({ids}, ...); prepare them one by one")
         (case,) = cases
-        case_id, files = case.case_id, {}
+        case_id, files = case.case_id if _named_by_files(case) else case_id, {}
         for name, source in case.images.items():
             if source.channel is not None or is_stack(source):
                 raise PipelineError(f"{given}: {name} is no volume in a file of its own; give one file per modality")
@@ -79,6 +79,13 @@ def find_exam(given: Path | Mapping[str, Scan], case_id: str) -> Exam:
     if not files:
         raise PipelineError(f"{given}: no scan was given; at least one of {', '.join(MODALITIES)} is needed")
     return Exam(case_id, files)
+
+
+def _named_by_files(case: Case) -> bool:
+    """Whether the names of the files tell the case, which is else called as the folder that they lie in."""
+    paths = [path for source in case.images.values() for path in source.paths]
+    names = [name for path in paths for name in (path.name, path.parent.name)]  # archives unpack into A_t1.nii/A.nii
+    return case.layout != "plain" or any(name.startswith((f"{case.case_id}-", f"{case.case_id}_")) for name in names)
 
 
 def _scan(given: Scan) -> Scan:

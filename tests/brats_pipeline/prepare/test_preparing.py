@@ -21,6 +21,7 @@ from brats_pipeline.cases import find_cases
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import file_sha256
 from brats_pipeline.prepare import preparing
+from brats_pipeline.prepare.exam import find_exam
 from brats_pipeline.prepare.images import array_of
 from brats_pipeline.prepare.matching import Match
 from brats_pipeline.prepare.preparing import prepare_case
@@ -260,6 +261,18 @@ def test_what_is_there_is_not_overwritten_unasked(t1c: dict[str, Path], tmp_path
     again = prepare_case(t1c, tmp_path / "case", grid="reference", brain="none", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
     assert (again.folder / "prepare.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "case_id"),
+    [("t1c.nii.gz", "P1"), ("A-12_t1c.nii.gz", "A-12"), ("BraTS-GLI-00002-000-t1c.nii.gz", "BraTS-GLI-00002-000")],
+)
+def test_a_case_is_called_as_the_folder_it_is_written_to_where_no_file_names_it(
+    name: str, case_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "nifti").mkdir()
+    (tmp_path / "nifti" / name).touch()
+    assert find_exam(tmp_path / "nifti", "P1").case_id == case_id
 
 
 def test_a_folder_of_something_else_is_never_overwritten(t1c: dict[str, Path], exam: Path) -> None:
