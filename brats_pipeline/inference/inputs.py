@@ -29,12 +29,12 @@ def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = N
     Raises:
         PipelineError: a file does not exist, or is given for two modalities.
     """
-    paths = {name: Path(images[name]).resolve() for name in MODALITIES if name in images}
+    paths = {name: _where(images[name]) for name in MODALITIES if name in images}
     for name, path in paths.items():
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "there is no such file"
             raise PipelineError(f"--{name} {path}: {what}; give the path of a .nii, .nii.gz, .mha or .nrrd file")
-        twins = [other for other in paths if other != name and paths[other] == path]
+        twins = [other for other in paths if other != name and paths[other].resolve() == path.resolve()]
         if twins:
             raise PipelineError(f"{path} is given for {name} and for {twins[0]}; give one file for each modality")
     if case_id is None:
@@ -43,6 +43,11 @@ def case_from_files(images: Mapping[str, str | Path], *, case_id: str | None = N
         case_id = named[1] if named else next(iter(paths.values())).parent.name
     sources = {name: Source(paths=(path,)) for name, path in paths.items()}
     return Case(case_id=case_id, patient_id=case_id, images=sources, label=None, layout="plain")
+
+
+def _where(path: str | Path) -> Path:
+    """A path from the root on, by the names that it was given by: links into a store lead to files without names."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would follow links
 
 
 def cases_given(inputs: Sequence[str | Path] | Mapping[str, str | Path], *, channels: str | None = None) -> list[Case]:
@@ -89,7 +94,8 @@ def case_from_channels(path: Path, channels: str | None) -> Case:
             f"{path}: has shape {'x'.join(map(str, shape))}; a file given alone needs a fourth axis, the modalities: "
             "give a folder of the case, or its files by --t1c --t1 --t2 --flair"
         )
-    listed = listed_case(Path(os.path.abspath(path)))  # noqa: PTH100 -- resolve() would follow links
+    path = _where(path)
+    listed = listed_case(path)
     if channels is None:
         if listed is not None:
             return listed
@@ -104,7 +110,7 @@ def case_from_channels(path: Path, channels: str | None) -> Case:
             "that is no modality"
         )
     case_id = strip_suffix(path.name)
-    images = {name: Source((path.resolve(),), found[name]) for name in MODALITIES if name in found}
+    images = {name: Source((path,), found[name]) for name in MODALITIES if name in found}
     layout = "plain" if listed is None else listed.layout
     return Case(case_id=case_id, patient_id=case_id, images=images, label=None, layout=layout)
 

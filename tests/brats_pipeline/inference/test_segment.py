@@ -202,10 +202,23 @@ def test_the_case_is_named_by_what_its_files_have_in_common(
     assert case.case_id == case_id
 
 
-def test_one_file_for_two_modalities_is_refused(cohort: Path) -> None:
+def test_links_into_a_store_name_the_case_and_not_what_they_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "P1").mkdir()
+    links = {name: tmp_path / "P1" / f"P1_{word}.nii.gz" for name, word in T1CE.items()}
+    for number, link in enumerate(links.values()):
+        stored = tmp_path / "store" / f"SHA256E-s{number}--{number}.nii.gz"
+        stored.parent.mkdir(exist_ok=True)
+        stored.touch()
+        link.symlink_to(stored)
+    assert case_from_files(links).case_id == "P1"
+
+
+def test_one_file_for_two_modalities_is_refused(cohort: Path, tmp_path: Path) -> None:
     images = files_of(cohort / CASE)
-    with pytest.raises(PipelineError, match="for t1 and for t2"):
-        case_from_files({**images, "t2": images["t1"]})
+    (link := tmp_path / "t2.nii.gz").symlink_to(images["t1"])
+    for twin in (images["t1"], link):
+        with pytest.raises(PipelineError, match="for t1 and for t2"):
+            case_from_files({**images, "t2": twin})
 
 
 def test_a_file_that_is_not_there_is_refused(cohort: Path, tmp_path: Path) -> None:
