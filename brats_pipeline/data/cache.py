@@ -134,14 +134,6 @@ def sample_bytes(sample: Mapping[str, Any]) -> int:
     return total
 
 
-def free_memory() -> int | None:
-    """Bytes that processes can still take without swapping; None where the system does not tell."""
-    with suppress(OSError, StopIteration, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    return None
-
-
 def in_gib(size: float) -> str:
     """Bytes as text."""
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"

@@ -12,8 +12,9 @@ from typing import Any
 from monai.data import Dataset
 from monai.transforms import Compose, RandomizableTrait
 
-from brats_pipeline.data.cache import CaseCache, free_memory, in_gib, recipe_of, sample_bytes
+from brats_pipeline.data.cache import CaseCache, in_gib, recipe_of, sample_bytes
 from brats_pipeline.errors import CaseError, PipelineError, root_cause
+from transforms.room import free_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class PreparedCases(Dataset):
             self.cache.refuse_too_much(needed)
             on_size(f"preparing {count} cases takes about {in_gib(needed)} in {self.cache.folder}")
             return
-        free = free_memory()
+        free = free_bytes()
         if free is not None and needed > free:
             raise PipelineError(
                 f"{count} prepared cases need about {in_gib(needed)} of memory, {in_gib(free)} are free; keep them on "

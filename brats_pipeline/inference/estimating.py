@@ -23,17 +23,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from brats_pipeline.data.cache import free_memory
 from brats_pipeline.freed_memory import kept_bytes
 from brats_pipeline.inference.inferers import SliceInferer, WindowInferer, run_network, stride_of
 from brats_pipeline.inference.keeping import only_moved
+from transforms.room import free_bytes
 
 logger = logging.getLogger(__name__)
 
 BESIDE_TENSORS = 1.8
 """What a forward pass takes over what its tensors do: on a CPU 0.6 to 1.3 times as much in float32 and up to 1.8 times
 in bfloat16, measured for the networks of the family and SegResNet in windows of 96 and slices of 256 voxels a side."""
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch 2.13 has no types here
@@ -175,13 +174,5 @@ def available_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    told = [size for size in (free_memory(), container_memory()) if size is not None]
-    return min(told) + kept_bytes() if told else None
-
-
-def container_memory() -> int | None:
-    """What is left of a container's or a batch job's limit (cgroup v2); None where there is none."""
-    with suppress(OSError, ValueError):
-        limit = int((CGROUP / "memory.max").read_text(encoding="ascii"))
-        return max(0, limit - int((CGROUP / "memory.current").read_text(encoding="ascii")))
-    return None
+    told = free_bytes()
+    return None if told is None else told + kept_bytes()

@@ -143,6 +143,29 @@ def test_free_memory_is_that_of_the_machine_or_of_its_container(tmp_path, monkey
     assert room.free_bytes() == 3000
 
 
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "prefix"),
+    [
+        ("", "memory.max", "memory.current", ""),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
+    ],
+    ids=["v2", "v1"],
+)
+def test_files_that_a_container_keeps_in_memory_are_free(tmp_path, monkeypatch, folder, limit, used, prefix):
+    monkeypatch.setattr(room, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(room, "CGROUP", tmp_path)
+    group = tmp_path / folder
+    group.mkdir(exist_ok=True)
+    (group / limit).write_text("4000\n")
+    (group / used).write_text("3900\n")
+    assert room.free_bytes() == 100
+    stat = {"anon": 500, "file": 3400, "shmem": 400, "inactive_anon": 7, "inactive_file": 2000, "active_file": 1000}
+    (group / "memory.stat").write_text("".join(f"{prefix}{name} {size}\n" for name, size in stat.items()))
+    assert room.free_bytes() == 100 + 3000
+    (group / used).write_text("2000\n")  # not told at the same time: never more than the limit
+    assert room.free_bytes() == 4000
+
+
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("dtype", "scaled"), [("f8", False), ("i2", True), ("i2", False), ("f4", False)])
 def test_a_volume_is_in_memory_once(tmp_path, packed, dtype, scaled):

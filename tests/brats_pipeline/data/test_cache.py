@@ -179,7 +179,7 @@ def test_a_cohort_that_does_not_fit_is_refused_with_need_and_room(
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(PipelineError, match=r"need about 0.3 MiB in .*cache, where 0.0 MiB are free; make room"):
         patches(cases, tmp_path / "cache").load()
-    monkeypatch.setattr(data_module, "free_memory", lambda: 2**17)
+    monkeypatch.setattr(data_module, "free_bytes", lambda: 2**17)
     with pytest.raises(PipelineError, match=r"need about 0.3 MiB of memory, 0.1 MiB are free; .*--cache-dir"):
         patches(cases, None).load()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -235,18 +234,14 @@ def test_a_network_that_cannot_be_followed_runs_without_an_estimate(caplog: pyte
     assert not caplog.messages
 
 
-def test_a_container_leaves_what_it_has_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_cpu_is_what_is_free_and_what_the_process_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     from brats_pipeline.inference import estimating
 
-    monkeypatch.setattr(estimating, "CGROUP", tmp_path)
-    assert estimating.container_memory() is None
-    (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "memory.current").write_text("3000\n")
-    assert estimating.container_memory() is None
-    (tmp_path / "memory.max").write_text("10000\n")
-    assert estimating.container_memory() == 7000
     monkeypatch.setattr(estimating, "kept_bytes", lambda: 500)  # can be taken again without asking
+    monkeypatch.setattr(estimating, "free_bytes", lambda: 7000)
     assert estimating.available_bytes(torch.device("cpu")) == 7500
+    monkeypatch.setattr(estimating, "free_bytes", lambda: None)
+    assert estimating.available_bytes(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(
