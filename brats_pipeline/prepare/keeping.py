@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.locking import CLAIM, claimed
 
 RECORD = "prepare.json"
+PREVIEW = "preview.png"
 
 
 def _sweep(out: Path) -> None:
@@ -22,17 +24,41 @@ def _sweep(out: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
+def _is_free(out: Path) -> bool:
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
+
+
+def _refuse_others(out: Path) -> None:
+    """Refuse to replace what is not a prepared case and nothing else.
+
+    Raises:
+        PipelineError: there is no record of ours, or a file lies there that it does not name.
+    """
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        matches = [*record["registration"].values(), *([record["atlas"]] if record["atlas"] else [])]
+        ours = {RECORD, PREVIEW, *record["outputs"], *(each["transform"] for each in matches)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PipelineError(f"{out}: is there already and no prepared case; give another place with --out") from error
+    files = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
+    if others := sorted({path.relative_to(out).as_posix() for path in files} - ours):
+        some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise PipelineError(
+            f"{out}: holds {some}, which prepare did not write and would remove; move it away, or give another place "
+            "with --out"
+        )
+
+
 @contextmanager
 def whole_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
     """A folder to fill, which takes the place of ``out`` when the block ends well, and vanishes when it does not.
 
     Raises:
-        PipelineError: ``out`` is there already (without ``overwrite``, or as something that is no prepared case), or
-            its parent cannot be written.
+        PipelineError: ``out`` is there already (without ``overwrite``, or as something else than a prepared case and
+            what belongs to it), or its parent cannot be written.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if not out.is_dir() or not (out / RECORD).is_file():
-            raise PipelineError(f"{out}: is there already and no prepared case; give another place with --out")
+    if not _is_free(out):
+        _refuse_others(out)
         if not overwrite:
             raise PipelineError(f"{out}: is there already; give --overwrite to prepare the case again")
     try:
@@ -50,6 +76,8 @@ def whole_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
                 (part / CLAIM).unlink(missing_ok=True)
                 part.chmod(out.parent.stat().st_mode & 0o777)
                 if out.exists():
+                    if not _is_free(out):
+                        _refuse_others(out)  # what came while the case was prepared
                     old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.part-"))
                     out.replace(old)
                     part.replace(out)

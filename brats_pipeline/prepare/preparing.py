@@ -20,7 +20,7 @@ from brats_pipeline.prepare.brain import FALLBACK, BrainMask, extract_brain
 from brats_pipeline.prepare.exam import Exam, Scan, file_notes, find_exam, read_exam
 from brats_pipeline.prepare.grids import Grid, isotropic_grid, lps_grid
 from brats_pipeline.prepare.images import nifti_of, read_image, whole_numbers
-from brats_pipeline.prepare.keeping import RECORD, whole_folder
+from brats_pipeline.prepare.keeping import PREVIEW, RECORD, whole_folder
 from brats_pipeline.prepare.matching import BARELY, Match, Model, match
 from brats_pipeline.prepare.picture import checkerboards
 from brats_pipeline.prepare.recording import header_of, match_record, record_of
@@ -31,7 +31,6 @@ GRIDS = ("1mm", "reference")
 WORDS = {"t1c": "t1c", "t1": "t1n", "t2": "t2w", "flair": "t2f"}
 """How the files of a prepared case end, as in BraTS 2023."""
 BRAIN_FILE = "prepared_brain_mask.nii.gz"
-PREVIEW = "preview.png"
 MARGIN_MM = 10.0
 """Around a brain mask, registration looks at this much of what surrounds it: the edge of the brain tells most."""
 PARTLY = 0.9

@@ -23,6 +23,7 @@ from brats_pipeline.files import file_sha256
 from brats_pipeline.prepare import preparing
 from brats_pipeline.prepare.exam import find_exam
 from brats_pipeline.prepare.images import array_of
+from brats_pipeline.prepare.keeping import whole_folder
 from brats_pipeline.prepare.matching import Match
 from brats_pipeline.prepare.preparing import prepare_case
 from brats_pipeline.prepare.similarity import Similarity
@@ -261,6 +262,33 @@ def test_what_is_there_is_not_overwritten_unasked(t1c: dict[str, Path], tmp_path
     again = prepare_case(t1c, tmp_path / "case", grid="reference", brain="none", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["case"]
     assert (again.folder / "prepare.json").is_file()
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+@pytest.mark.parametrize("name", ["exam 7-seg.nii.gz", "transforms/mine.tfm", "more/notes.txt"])
+def test_what_a_person_put_into_a_prepared_case_is_never_removed(
+    name: str, meanwhile: bool, prepared: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(prepared, tmp_path / "case")
+    with whole_folder(out, overwrite=True) as part:  # what prepare wrote is replaced
+        shutil.copytree(prepared, part, dirs_exist_ok=True)
+
+    def put() -> None:
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("drawn by hand")
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    before = contents() | {out / name: b"drawn by hand"}
+    if not meanwhile:
+        put()
+    with (
+        pytest.raises(PipelineError, match=rf"holds {name}, which prepare did not write"),
+        whole_folder(out, overwrite=True),
+    ):
+        put()
+    assert contents() == before
 
 
 @pytest.mark.parametrize(
