@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.cases import Case, find_cases
-from brats_pipeline.errors import PipelineError
+from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.inference.inputs import inputs_of
 from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.inference.segment import segment
@@ -31,8 +31,9 @@ def watch(
 ) -> Iterator[Segmentation]:
     """Segment each case of a folder once its files have come to rest, and again when they change; without end.
 
-    A case that failed is tried again only when its files have changed. What was segmented by an earlier call with the
-    same weights is not done again. What keeps the folder from being read, such as two cases of one name, is told once.
+    A case that failed, or is refused, is tried again only when its files have changed. What was segmented by an earlier
+    call with the same weights is not done again. What keeps the folder from being read, such as two cases of one name,
+    is told once.
 
     Args:
         folder: case folders arrive in it; it may be empty at first.
@@ -72,9 +73,19 @@ def watch(
                 logger.warning("nothing is segmented until this is mended: %s", trouble)
         before = now() - settle
         states = {case.case_id: inputs_of(case, MODALITIES) for case in cases if _last_change(case) <= before}
-        if fresh := [name for name, state in states.items() if known.get(name) != state]:
-            yield segment([folder], out, only=fresh, **arguments)
-            known |= {name: states[name] for name in fresh}
+        fresh = [name for name, state in states.items() if known.get(name) != state]
+        known |= {name: states[name] for name in fresh}
+        while fresh:
+            try:
+                result = segment([folder], out, only=fresh, **arguments)
+            except CaseError as error:  # about one of them, such as a prediction made from another place
+                if error.case_id not in fresh:
+                    raise
+                logger.warning("%s", error)
+                fresh.remove(error.case_id)
+            else:
+                yield result
+                break
         sleep(every)
 
 

@@ -110,6 +110,23 @@ def test_what_keeps_a_folder_from_being_read_is_told_once_and_nothing_is_lost(
     assert f"two cases are called {CASES[0]}" in told
 
 
+def test_a_case_that_is_refused_is_told_once_and_does_not_keep_others_waiting(
+    world: World, cohort: Path, run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def first_arrives() -> Path:
+        return shutil.copytree(cohort / CASES[0], world.folder / CASES[0])
+
+    def first_is_tidied_away_and_second_arrives() -> Path:
+        shutil.move(world.folder / CASES[0], world.folder / "seen" / CASES[0])
+        return shutil.copytree(cohort / CASES[1], world.folder / CASES[1])
+
+    world.events = [first_arrives, None, None, first_is_tidied_away_and_second_arrives, None, None, None, None]
+    results = list(world.rounds(tmp_path / "out", bundle=run))
+    assert [result.done for result in results] == [[CASES[0]], [CASES[1]]]
+    (told,) = [message for message in caplog.messages if "already holds a prediction" in message]
+    assert told.startswith(f"{CASES[0]}: ")
+
+
 def test_shares_of_a_folder_that_is_watched_are_refused(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
