@@ -57,8 +57,9 @@ def choose_series(folder: Path, named: Mapping[str, str] | None = None) -> Choic
             holds just that series, or ``none`` to leave the modality out.
 
     Raises:
-        PipelineError: the folder holds no MR series, several series fit a modality equally well, none fits any, or a
-            named one is not there (the message holds the table), or the folder holds several exams.
+        PipelineError: the folder holds no MR series, several series fit a modality equally well, name and header of
+            the best disagree, none fits any, or a named one is not there (the message holds the table), or the folder
+            holds several exams.
     """
     found = find_series(folder)
     guesses = tuple(guess(series) for series in found.series)
@@ -76,10 +77,10 @@ def choose_series(folder: Path, named: Mapping[str, str] | None = None) -> Choic
         ]
         fitting = [(series, told) for series, told in fitting if series not in chosen.values()]
         best = _best(fitting)
-        if len(best) == 1:
-            chosen[modality] = best[0]
+        if len(best) == 1 and not best[0][1].disputed:
+            chosen[modality] = best[0][0]
         elif best:
-            open_ones.append(f"{modality} may be series {' or '.join(series.number for series in best)}")
+            open_ones.append(f"{modality} may be series {' or '.join(series.number for series, _ in best)}")
     if open_ones:
         option = open_ones[0].split()[0]
         raise PipelineError(
@@ -107,7 +108,7 @@ def _refuse_studies(found: Folder, guesses: tuple[Guess, ...], named: Mapping[st
         )
 
 
-def _best(fitting: list[tuple[Series, Guess]]) -> list[Series]:
+def _best(fitting: list[tuple[Series, Guess]]) -> list[tuple[Series, Guess]]:
     """The series that are better than all others: original before computed, 3D before 2D, finer before coarser.
 
     Several where they are equally good, or where one that only its header makes a T1c would go before one so named.
@@ -120,7 +121,7 @@ def _best(fitting: list[tuple[Series, Guess]]) -> list[Series]:
     named = [pair for pair in ranked if pair[1].sure]
     if len(alike) == 1 and not alike[0][1].sure and named:
         alike.append(named[0])
-    return [series for series, _ in alike]
+    return alike
 
 
 def _rank(pair: tuple[Series, Guess]) -> tuple[bool, bool, float]:

@@ -25,12 +25,14 @@ class Guess:
     Args:
         modality: ``t1c``, ``t1``, ``t2``, ``flair``, or None.
         why: in a few words.
-        sure: False where nothing but the header's contrast agent makes a T1c of a T1.
+        sure: False where nothing but the header's contrast agent makes a T1c of a T1, or where the two disagree.
+        disputed: whether name and header disagree about contrast agent, so that only a person can tell.
     """
 
     modality: str | None
     why: str
     sure: bool = True
+    disputed: bool = False
 
 
 def guess(series: Series) -> Guess:
@@ -52,8 +54,7 @@ def guess(series: Series) -> Guess:
     why = f"called {kind}" if named else times
     if kind != "t1":
         return Guess(kind, why)
-    agent, reason, sure = _contrast(series, words)
-    return Guess("t1c" if agent else "t1", f"{why}, {reason}", sure)
+    return _contrast(series, words, why)
 
 
 def _sequence(series: Series) -> set[str]:
@@ -115,13 +116,26 @@ def _told(series: Series) -> str:
     return " ".join(f"{short} {value:.4g}" for short, value in found if value)
 
 
-def _contrast(series: Series, words: str) -> tuple[bool, str, bool]:
-    """Whether contrast agent was given before a T1 (by name, else by its tag), how that is known, and if it is sure."""
-    if not has(words, known.BOTH):
-        if has(words, known.BEFORE):
-            return False, "named as before contrast", True
-        if has(words, known.AFTER):
-            return True, "named as after contrast", True
-    if text_of(series.header, "ContrastBolusAgent").upper() not in known.NO_AGENT:
-        return True, "contrast agent in its header", False
-    return False, "no contrast agent", True
+def _contrast(series: Series, words: str, why: str) -> Guess:
+    """Whether a T1 was taken after contrast agent was given: by name, else by the agent in its header."""
+    agent = text_of(series.header, "ContrastBolusAgent")
+    given = agent.upper() not in known.NO_AGENT if agent else None
+    after = _after(words)
+    if after is None and given:
+        return Guess("t1c", f"{why}, contrast agent in its header", sure=False)
+    if after is None:
+        return Guess("t1", f"{why}, no contrast agent")
+    why += f", named as {'after' if after else 'before'} contrast"
+    disputed = given is not None and given != after
+    if disputed:
+        why += f", but as agent its header has {agent}"
+    return Guess("t1c" if after else "t1", why, sure=not disputed, disputed=disputed)
+
+
+def _after(words: str) -> bool | None:
+    """Whether a name is that of a scan after contrast agent was given; None where it leaves that open."""
+    if has(words, known.BOTH):
+        return None
+    if has(words, known.BEFORE):
+        return False
+    return True if has(words, known.AFTER) else None

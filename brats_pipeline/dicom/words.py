@@ -39,24 +39,33 @@ FLAIR = r"\w*flair\w*|dark ?fluid|tirm|da fl|space ir"
 GRADIENT_ECHO = r"gre|ffe|flash|fl2d|fl3d|medic|merge"
 AFTER = (
     r"gd|gad|gado\w*|\w*post|post ?con\w*|postgad\w*|contrast|contrasted|with con\w*|km|kontrast|ce|wc|enhanced|"
-    r"dotarem|gadovist|gadavist|magnevist|multihance|prohance|clariscan|inj\w*|apres|pluscontrast|t1 c"
+    r"dotarem|gadovist|gadavist|magnevist|multihance|prohance|clariscan|inj\w*|apres|contraste|mdc|pluscontrast|t1 c"
 )
 BEFORE = (
     r"\w*pre|precon\w*|pregad\w*|without\w*|wo|no con\w*|non ?con\w*|native?|plain|unenhanced|sans|ohne|avant|"
-    r"minuscontrast"
+    r"(?:vor|o) (?:km|kontrast\w*|gd|gado\w*|gabe|inj\w*)|vor$|(?:sin|senza|sem) (?:contraste|mdc|gad\w*)|minuscontrast"
 )
-BOTH = r"w wo|w minuscontrast|with and without|pre and post|pre post"
+BOTH = (
+    r"w wo|w minuscontrast|with and without|pre and post|pre post|vor (?:und |u )?nach|"
+    r"minuscontrast pluscontrast|pluscontrast minuscontrast"
+)
 """Names that speak of before and after: the exam, not the series."""
-NO_AGENT = frozenset({"", "NO", "NONE", "N", "NO CONTRAST", "WITHOUT", "OHNE", "0"})
+NO_AGENT = frozenset({"NO", "NONE", "N", "N/A", "NO CONTRAST", "WITHOUT", "OHNE", "KEIN", "KEINES", "0"})
 """What stands for no agent in ContrastBolusAgent."""
+TREATED = r"(?<![a-z0-9])(?:pre|post)[ ._-]*(?:op|operat[a-z]*|surg[a-z]*|resect[a-z]*|biops[a-z]*)(?![a-z])"
+"""Before or after a treatment, which says nothing of contrast agent."""
 
 
 def plain(text: str) -> str:
     """A name in lower case with one blank between words: ``T1W_tse+C`` to ``t1 w tse pluscontrast``."""
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower()
+    text = re.sub(TREATED, " ", text)
     text = re.sub(r"t2[ _]?\*|t2[ _]?star", " t2star ", text)
+    text = re.sub(r"\+ ?/ ?-|- ?/ ?\+", " w wo ", text)
     text = re.sub(r"\+ ?(c|gd|gad\w*|km|con\w*)?(?![a-z])|(?<![a-z])c ?\+", " pluscontrast ", text)
-    text = re.sub(r"(?<![a-z0-9])w/o|(?<=[ _])-c(?![a-z])", " minuscontrast ", text)
+    text = re.sub(
+        r"(?<![a-z0-9])w/o|(?<=[ _])-(?:c|km)(?![a-z])|(?<![a-z])(?:c|km)-(?![a-z0-9])", " minuscontrast ", text
+    )
     text = re.sub(r"t([12])(?=[a-z])(?!star)", r"t\1 ", text)
     return " ".join(re.split(r"[^a-z0-9]+", text)).strip()
 

@@ -28,9 +28,16 @@ def series(description: str, images: int = 24, **tags: Any) -> Series:
 
 NAMES = {
     "t1c": "AX T1 POST|Ax T1 +C|T1W_3D_TFE CE|t1_mprage_tra_KM|Ax T1 FLAIR +C|AX T1 3D +GAD|AX T1 W/ CONTRAST|T1Gd|"
-    "Ax BRAVO +C|T1 SE AX C+|t1c|T1ce|cor T1 fs gd|AX T1 postgad|MPRAGEpost|POST AX T1|T1W_SE_Gd",
+    "Ax BRAVO +C|T1 SE AX C+|t1c|T1ce|cor T1 fs gd|AX T1 postgad|MPRAGEpost|POST AX T1|T1W_SE_Gd|t1_se tra nach KM|"
+    "T1 mit KM|T1 post KM|T1 nach KM vor Bestrahlung|T1 APRES GADO|T1 CON CONTRASTE|T1 dopo mdc|T1 (C+)|CE-T1|"
+    "3D T1 MPRAGE +C PRE-OP STEALTH|PRE-OP T1 POST GD|AX T1 GD POST OP|t1_mprage_KM_praeop|PreOp T1 POST|"
+    "T1 POST GD PRE SURGERY|T1 Gd pre-biopsy|preoperative T1 +C|AX T1 POST OPTIC NERVES|T1 Gd-DTPA",
     "t1": "t1_mprage_sag_p2_iso|AX T1 PRE GD|AX T1 FLAIR|Sag T1 posterior fossa|T1 without contrast|AX T1 W/O|3D SPGR|"
-    "sT1W_3D_TFE|T1 axial precontrast|SAG T1 CUBE pre|T1 nativ|AX T1 non-contrast|Ax T1 w/wo",
+    "sT1W_3D_TFE|T1 axial precontrast|SAG T1 CUBE pre|T1 nativ|AX T1 non-contrast|Ax T1 w/wo|"
+    "t1_mprage vor KM|t1_se_tra_vor|T1 vor Kontrastmittel|T1 ohne KM|T1 o. KM|t1_tra_o_KM|T1 KM-|t1_se_km-_tra|T1 -KM|"
+    "SAG 3D T1 C-|AX T1 C- FS|T1 -C|T1 sans gado|T1 AVANT INJECTION|T1 SIN CONTRASTE|T1 senza mdc|T1 +/- C|T1 C-/C+|"
+    "T1 vor und nach KM|AX T1 SE PRE-OP|3D T1 MPRAGE POST OP|post op t1|T1_postop|PostOp T1 PRE GD|T1 postoperativ|"
+    "T1 POST_OP_3|T1 post resection|T1 post-surgical|T1 POST BIOPSY",
     "t2": "AX T2 FSE|T2W_TSE|t2_tse_tra|T2 PROPELLER|t2_space_sag_p2_iso|AX T2 POST",
     "flair": "t2_tirm_tra_dark-fluid|AX FLAIR POST|3D FLAIR|Sag CUBE T2 FLAIR|t2_space_dark-fluid_sag|FLAIR_longTR|"
     "T2W FLAIR|AXIAL T2FLAIR",
@@ -84,6 +91,27 @@ def test_the_name_of_the_protocol_helps_only_where_the_series_has_none() -> None
 @pytest.mark.parametrize("kind", ["ADC", "MIP", "LOCALIZER", "SUBTRACTION", "P", "CBV"])
 def test_what_was_computed_is_never_a_modality(kind: str) -> None:
     assert guess(series("AX T1 +C", ImageType=["DERIVED", "PRIMARY", kind])).modality is None
+
+
+@pytest.mark.parametrize(
+    ("name", "agent", "modality", "disputed"),
+    [
+        ("AX T1 PRE", "Gadovist", "t1", True),
+        ("AX T1 +C", "NONE", "t1c", True),
+        ("AX T1 PRE", "NO", "t1", False),
+        ("AX T1 PRE", "", "t1", False),
+        ("AX T1 +C", "Gadovist", "t1c", False),
+        ("AX T1 +C", "", "t1c", False),
+        ("AX T1 POST OP", "Gadovist", "t1c", False),
+        ("AX T1 W/WO", "Gadovist", "t1c", False),
+    ],
+)
+def test_a_name_that_the_contrast_agent_contradicts_is_disputed(
+    name: str, agent: str, modality: str, disputed: bool
+) -> None:
+    told = guess(series(name, ContrastBolusAgent=agent))
+    assert (told.modality, told.disputed) == (modality, disputed), told.why
+    assert not (told.disputed and told.sure)
 
 
 def test_a_few_images_are_no_scan_of_a_head() -> None:
@@ -152,6 +180,38 @@ def test_a_finer_t1_that_only_its_header_calls_enhanced_is_not_taken_before_one_
     told = {**FINE, "tags": {"ContrastBolusAgent": "Gadavist"}}
     with pytest.raises(PipelineError, match="t1c may be series 2 or 1"):
         choose_series(exam(scanner, tmp_path / "exam", ("AX T1 +C", {}), ("AX BRAVO", told)))
+
+
+AGENT: dict[str, Any] = {"ContrastBolusAgent": "Gadavist"}
+FINE_3D: dict[str, Any] = {**FINE, **THREE}
+
+
+@pytest.mark.parametrize(
+    ("listed", "taken"),
+    [
+        ([("t1_mprage vor KM", FINE_3D), ("t1_se tra nach KM", {"tags": AGENT})], {"t1c": "2", "t1": "1"}),
+        ([("3D T1 MPRAGE POST OP", FINE_3D), ("AX T1 SE GD POST OP", {"tags": AGENT})], {"t1c": "2", "t1": "1"}),
+        ([("AX T1 PRE-OP", {}), ("T1 MPRAGE +C PRE-OP", {**FINE, "tags": AGENT})], {"t1c": "2", "t1": "1"}),
+        ([("SAG 3D T1 C-", FINE_3D), ("AX T1 C+", {"tags": AGENT})], {"t1c": "2", "t1": "1"}),
+    ],
+    ids=lambda value: value[0][0] if isinstance(value, list) else "",
+)
+def test_a_finer_scan_before_contrast_is_not_taken_for_the_one_after_it(
+    scanner: Any, tmp_path: Path, listed: list[tuple[str, dict[str, Any]]], taken: dict[str, str]
+) -> None:
+    assert numbers(choose_series(exam(scanner, tmp_path / "exam", *listed))) == taken
+
+
+def test_a_disputed_series_is_asked_for_also_where_it_is_the_only_one(scanner: Any, tmp_path: Path) -> None:
+    folder = exam(scanner, tmp_path / "exam", ("AX T2", {}), ("AX T1 PRE STEALTH", {"tags": AGENT}))
+    with pytest.raises(
+        PipelineError, match=r"(?s)t1 may be series 2\. Say .*before contrast, but .* Gadavist"
+    ) as error:
+        choose_series(folder)
+    assert "--t1 NUMBER" in str(error.value)
+    assert numbers(choose_series(folder, {"t1": "2"})) == {"t1": "2", "t2": "1"}
+    assert numbers(choose_series(folder, {"t1c": "2"})) == {"t1c": "2", "t2": "1"}
+    assert numbers(choose_series(folder, {"t1": "none"})) == {"t2": "1"}
 
 
 def test_a_series_can_be_named_by_number_identifier_or_folder(scanner: Any, tmp_path: Path) -> None:
