@@ -27,6 +27,8 @@ class DeepSupervision(nn.Module):
     """A network that is also asked for logits at the coarser levels of its decoder; for training only.
 
     The network is not changed: its weights keep their names, and once trained it is used alone, as ``.network``.
+    The bundles add the losses of the levels with weights 1, 1/2, 1/4, ... 1/16, finest first and not normalised
+    (``monai.losses.DeepSupervisionLoss``).
 
     Args:
         network: one of this package. Where its decoder has no coarser levels the list holds its own logits only.

@@ -203,7 +203,11 @@ class PSPNet(nn.Module):
         return [self.join(self.pyramid(found[3])), found[2]]
 
     def deep_heads(self) -> nn.ModuleList:
-        """A new head for the third stage, the paper's auxiliary classifier; its loss is for training only."""
+        """A new head for the third stage, the paper's auxiliary classifier; its loss is for training only.
+
+        The paper weighs that loss 0.4 and always has it; the bundles weigh it 1/2, as the second level of every network
+        (:class:`networks.DeepSupervision`), and leave it out unless ``deep_supervision`` is true.
+        """
         width = self.encoder.widths[2]
         head = nn.Sequential(
             *classifying(self.spatial_dims, width, width // 4, self.norm, self.dropout),
