@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,11 @@ def in_gib(size: float) -> str:
 
 
 def recipe_of(transforms: Sequence[Any]) -> str:
-    """A hash of transforms: their classes, those classes' code, and every setting."""
+    """A hash of transforms: their classes, those classes' code, and every setting.
+
+    Raises:
+        TypeError: a setting is of a kind whose values cannot be told apart, so that an entry might be stale.
+    """
     described = [_describe(transform, frozenset()) for transform in transforms]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
@@ -149,6 +153,10 @@ def _describe(value: Any, inside: frozenset[int]) -> Any:
     """Something JSON can hold that differs where two settings differ, and is the same in every process."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
+    if isinstance(value, np.generic):
+        return _describe(value.item(), inside)
+    if isinstance(value, np.dtype | torch.dtype | torch.device | slice):
+        return repr(value)
     if id(value) in inside:
         return "itself"
     inside = inside | {id(value)}
@@ -167,11 +175,17 @@ def _describe(value: Any, inside: frozenset[int]) -> Any:
         return str(value)
     if isinstance(value, np.random.RandomState):
         return "random"
+    if isinstance(value, partial):
+        return ["partial", *(_describe(part, inside) for part in (value.func, value.args, value.keywords))]
     if inspect.isroutine(value) or inspect.isclass(value):
         return f"{value.__module__}.{value.__qualname__}"
     kind = type(value)
-    settings = vars(value) if hasattr(value, "__dict__") else {}
-    own = {name: _describe(entry, inside) for name, entry in settings.items()}
+    if not hasattr(value, "__dict__"):
+        raise TypeError(
+            f"a setting of kind {kind.__module__}.{kind.__qualname__} cannot be told from another of its kind, so "
+            "prepared cases might be stale; set it by a number, a name or a list, or train without a cache on disk"
+        )
+    own = {name: _describe(entry, inside) for name, entry in vars(value).items()}
     return [f"{kind.__module__}.{kind.__qualname__}", _code(kind.__module__), own]
 
 

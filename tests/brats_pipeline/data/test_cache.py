@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.transforms import Compose, RandSpatialCropd, SpatialPadd, Transform
 
 from brats_pipeline.data import prepared as data_module
@@ -21,6 +23,8 @@ from brats_pipeline.data.cache import CaseCache, recipe_of
 from brats_pipeline.data.datasets import CaseDataset, PatchDataset, PrefetchLoader
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.slice_stack import SliceMajord
+
+BUNDLES = Path(__file__).parents[3] / "bundles"
 
 
 class Load(Transform):
@@ -111,6 +115,48 @@ def test_the_key_follows_contents_and_settings_but_neither_names_nor_places(tmp_
     assert cache.key(first) != other.key(first)
     Path(moved["image"]).write_bytes(Path(moved["image"]).read_bytes()[:-1] + b"x")
     assert cache.key(first) != cache.key(moved)
+
+
+class Holding:
+    """Has one setting."""
+
+    def __init__(self, setting: Any) -> None:
+        self.setting = setting
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (torch.float32, torch.uint8),
+        (np.float32, np.uint8),
+        (np.dtype("f4"), np.dtype("u1")),
+        (torch.device("cpu"), torch.device("cuda", 0)),
+        (slice(0, 3), slice(1, 2)),
+        (np.int64(3), np.int64(4)),
+        (np.float32(0.1), np.float32(0.9)),
+        (partial(round, ndigits=1), partial(round, ndigits=2)),
+        (partial(max, 1), partial(max, 2)),
+        (partial(max, 1), partial(min, 1)),
+        ([torch.float32], [torch.uint8]),
+    ],
+    ids=repr,
+)
+def test_recipes_differ_where_a_setting_of_any_kind_does(one: Any, other: Any) -> None:
+    assert recipe_of([Holding(one)]) == recipe_of([Holding(one)])
+    assert recipe_of([Holding(one)]) != recipe_of([Holding(other)])
+
+
+def test_a_setting_that_nobody_can_look_into_is_refused_by_its_kind() -> None:
+    with pytest.raises(TypeError, match=r"a setting of kind builtins\.object cannot be told from another .*cache"):
+        recipe_of([Holding(object())])
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
+def test_the_chains_of_every_bundle_have_a_recipe(bundle: str) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLES / bundle / "configs" / "train.yaml"))
+    chain = parser.get_parsed_content("train#preprocessing")
+    assert recipe_of(chain.flatten().transforms)
 
 
 def test_another_split_of_the_same_cases_finds_them_prepared_under_its_own_names(tmp_path: Path) -> None:
