@@ -29,8 +29,17 @@ SCRIPTS_ITEMS = {"scripts::_target_": "importlib.import_module", "scripts::name"
 """How a bundle imports its own package, whose name belongs in the empty place."""
 
 LOGGING_CLASSES = {"handler": ("StreamHandler", "logging.StreamHandler"), "formatter": ("logging.Formatter",)}
-LOGGING_ARGUMENTS = {"args": ("()", "(sys.stdout,)", "(sys.stderr,)"), "kwargs": ("{}",)}
-"""What ``logging.config.fileConfig`` may be given to evaluate."""
+LOGGING_ARGUMENTS = {"args": ("()", "(sys.stdout,)", "(sys.stderr,)"), "kwargs": ("{}",), "defaults": ("{}",)}
+"""What ``logging.config.fileConfig`` may be given to evaluate; ``defaults`` from Python 3.12 on."""
+LOGGING_OPTIONS = {
+    "loggers": ("keys",),
+    "handlers": ("keys",),
+    "formatters": ("keys",),
+    "logger": ("level", "handlers", "propagate", "qualname"),
+    "handler": ("level", "formatter"),
+    "formatter": ("format", "datefmt", "style"),
+}
+"""Options that are never evaluated, by the first word of a section's name."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +206,7 @@ def _shown(value: Any) -> str:
 
 
 def _logging(path: Path, name: str, names: Names) -> Iterator[Finding]:
-    """`logging.config.fileConfig` evaluates ``class``, ``args`` and ``kwargs``: only what prints is let through."""
+    """`logging.config.fileConfig` evaluates some options, and others in other versions: what is not known is told."""
     del names
     parser = configparser.ConfigParser(interpolation=None)
     try:
@@ -209,12 +218,14 @@ def _logging(path: Path, name: str, names: Names) -> Iterator[Finding]:
     if parser.defaults():
         yield Finding(name, "[DEFAULT]", "has values that reach into every section")
     for section in parser.sections():
-        allowed = LOGGING_CLASSES.get(section.partition("_")[0], ())
+        kind = section.partition("_")[0]
         for option, value in parser.items(section):
-            plain = "".join(value.split())
-            known = allowed if option == "class" else LOGGING_ARGUMENTS.get(option)
-            if known is not None and plain not in known:
-                yield Finding(name, f"[{section}]", f"makes Python evaluate {option}={value}")
+            evaluated = LOGGING_CLASSES.get(kind, ()) if option == "class" else LOGGING_ARGUMENTS.get(option)
+            if evaluated is not None:
+                if "".join(value.split()) not in evaluated:
+                    yield Finding(name, f"[{section}]", f"makes Python evaluate {option}={value}")
+            elif option not in LOGGING_OPTIONS.get(kind, ()):
+                yield Finding(name, f"[{section}]", f"has the option {option}={value}, which no logging needs")
 
 
 def _weights(path: Path, name: str, names: Names) -> Iterator[Finding]:

@@ -286,11 +286,27 @@ def test_logging_may_print_and_nothing_else(kind: str, args: str, found: int, tm
     assert len(lint_bundle(tmp_path)) == found
 
 
-@pytest.mark.parametrize("more", ["[DEFAULT]\nargs=(1,)\n", "[handler_two]\nkwargs={'stream': open('x')}\n"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        "[DEFAULT]\nargs=(1,)\n",
+        "[handler_two]\nkwargs={'stream': open('x')}\n",
+        "defaults={'x': open('x')}\n",
+        "some_later_option=open('x')\n",
+        "[something]\nelse=open('x')\n",
+    ],
+)
 def test_logging_has_no_other_way_to_be_evaluated(more: str, tmp_path: Path) -> None:
     text = LOGGING.format(kind="StreamHandler", args="(sys.stdout,)") + more
     (tmp_path / "logging.conf").write_text(text, encoding="utf-8")
     assert lint_bundle(tmp_path)
+
+
+def test_logging_may_say_all_that_is_never_evaluated(tmp_path: Path) -> None:
+    text = LOGGING.format(kind="StreamHandler", args="(sys.stdout,)") + "datefmt=%H:%M\nstyle=%\ndefaults={}\n"
+    text += "[logger_two]\nlevel=DEBUG\nhandlers=one\npropagate=0\nqualname=two\n"
+    (tmp_path / "logging.conf").write_text(text, encoding="utf-8")
+    assert not lint_bundle(tmp_path)
 
 
 @pytest.mark.parametrize(
