@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def import_bundle(
     if out is not None:
         _refuse_existing(out)
     home = (out.parent if out is not None else Path()).resolve()
+    absent = [folder for folder in (home, *home.parents) if not folder.exists()]
     try:
         home.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=home, prefix=".import."))
@@ -74,6 +76,9 @@ def import_bundle(
         bundle.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):  # where the bundle lies now, or something else
+            for folder in absent:
+                folder.rmdir()
     return Imported(target, hashed, findings)
 
 

@@ -326,3 +326,10 @@ def test_what_holds_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no configs/metadata\.json"):
         import_bundle(tmp_path / "x.zip", tmp_path / "taken", trust=True)
     shutil.rmtree(tmp_path / "taken", ignore_errors=True)
+
+
+def test_a_refusal_leaves_no_folder_behind(tmp_path: Path) -> None:
+    (tmp_path / "not a bundle.zip").write_bytes(b"")
+    with pytest.raises(PipelineError):
+        import_bundle(tmp_path / "not a bundle.zip", tmp_path / "new" / "a" / "b")
+    assert not (tmp_path / "new").exists()
