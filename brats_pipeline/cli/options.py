@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,8 @@ ConventionName = Annotated[
     str | None, typer.Option("--convention", help="Label convention, where layout and values leave it open.")
 ]
 
+DECIMAL = re.compile(r"[-+]?((\d+\.?\d*|\.\d+)[eE][-+]?\d+|\.\d+)$")
+
 
 def cases_below(data: Sequence[Path], convention: str | None, patients: Path | None) -> list[Case]:
     """The cases below some folders, with the convention and the patients that the person at the keyboard knows."""
@@ -40,16 +43,20 @@ def cases_below(data: Sequence[Path], convention: str | None, patients: Path | N
 
 
 def overrides_of(settings: Sequence[str] | None) -> Mapping[str, Any]:
-    """``["a::b=[1, 2]"]`` to ``{"a::b": [1, 2]}``; values are YAML."""
+    """``["a::b=[1, 2]"]`` to ``{"a::b": [1, 2]}``; values are YAML, in which ``1e-3`` is a number too."""
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Reads numbers as YAML 1.2 has them: the older version wants a point and a sign, ``1.0e-3``."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", DECIMAL, list("+-.0123456789"))
     overrides: dict[str, Any] = {}
     for setting in settings or ():
         key, equals, value = setting.partition("=")
         if not equals or not key:
             raise PipelineError(f"--set {setting!r} is not ID=VALUE; write for example --set max_epochs=20")
         try:
-            overrides[key] = yaml.safe_load(value)
+            overrides[key] = yaml.load(value, Loader)
         except yaml.YAMLError as error:
             raise PipelineError(f"--set {key}: {value!r} is no YAML value ({error}); quote it") from error
     return overrides

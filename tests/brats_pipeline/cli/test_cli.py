@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from brats_pipeline.cli.options import overrides_of
+
 Command = Callable[..., Any]
 COMMANDS = (
     "inspect",
@@ -295,3 +297,17 @@ def test_progress_is_drawn_for_a_person_and_not_when_quiet(make_cohort: Callable
     two = make_cohort(cases=2)
     assert "2/2" in on_terminal("inspect", two)
     assert on_terminal("inspect", two, "--quiet") == ""
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "+1e-3", "0.1e-2", ".001", "1.0e-3", "10e-4"])
+def test_a_number_is_a_number_however_it_is_written(text: str) -> None:
+    assert overrides_of([f"a={text}", f"b=[{text}, -{text.lstrip('+')}]", f"c={{d: {text}}}"]) == {
+        "a": 0.001,
+        "b": [0.001, -0.001],
+        "c": {"d": 0.001},
+    }
+
+
+@pytest.mark.parametrize("text", ["e-3", "1e", "1e-3x", "'1e-3'", "1e-3.pt", "x1e-3"])
+def test_what_is_no_number_stays_a_text(text: str) -> None:
+    assert overrides_of([f"a={text}"]) == {"a": text.strip("'")}
