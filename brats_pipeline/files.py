@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -61,3 +62,10 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove what :func:`write_atomically` left beside a file when it was killed; nobody may be writing the file."""
+    path = Path(path)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{'?' * 8}"):
+        left.unlink(missing_ok=True)

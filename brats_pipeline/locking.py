@@ -1,6 +1,7 @@
 """Who works where: the claim on a training, and the turn at a study's folder. Both end with the process, even killed.
 
-The system itself keeps these locks (``flock``), on network file systems too; the files that they hang on may stay.
+The system itself keeps these locks (``flock``), on network file systems too. The files that they hang on go with the
+lock, and so does a folder that was not there, unless something was written into it; a killed process leaves them.
 """
 
 from __future__ import annotations
@@ -19,27 +20,21 @@ TURN = ".turn"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[bool]:
-    """Whether this process alone works in a folder; a process that is killed leaves no claim behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: one process at a time is up to the person
-        yield True
-        return
-    with (folder / CLAIM).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    """Whether this process alone works in a folder; a process that is killed leaves no claim behind.
+
+    Args:
+        folder: made when absent.
+
+    Raises:
+        PipelineError: the folder cannot be made or written.
+    """
+    with _held(folder, CLAIM, None) as ours:
+        yield ours
 
 
 @contextmanager
 def taking_turns(folder: Path, *, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let one process at a time at a folder; the others wait until it is done, or dead.
-
-    A folder that was not there is not there afterwards, unless something was written into it.
 
     Args:
         folder: made when absent.
@@ -48,30 +43,39 @@ def taking_turns(folder: Path, *, on_wait: Callable[[], None] = lambda: None) ->
     Raises:
         PipelineError: the folder cannot be made or written.
     """
-    absent = [each for each in (folder, *folder.parents) if not each.exists()]
-    file = _enter(folder, on_wait)
-    try:
+    with _held(folder, TURN, on_wait):
         yield
+
+
+@contextmanager
+def _held(folder: Path, name: str, on_wait: Callable[[], None] | None) -> Iterator[bool]:
+    """Hold the lock of a file in a folder; False where another process has it and nobody wants to wait."""
+    absent = [each for each in (folder, *folder.parents) if not each.exists()]
+    file = _enter(folder, name, on_wait)
+    if file is None:
+        yield False
+        return
+    try:
+        yield True
     finally:
-        # The file goes with an empty folder while it is still locked: who waits for it finds it gone and looks again.
+        # The file goes while it is still locked: who waits for it finds it gone and looks again.
         with suppress(OSError):
-            if absent and [path.name for path in folder.iterdir()] == [TURN]:
-                (folder / TURN).unlink()
-                for each in absent:
-                    each.rmdir()
+            (folder / name).unlink()
+            for each in absent:
+                each.rmdir()
         file.close()
 
 
-def _enter(folder: Path, on_wait: Callable[[], None]) -> IO[str]:
-    """Open and lock the file that stands in the folder at that moment."""
+def _enter(folder: Path, name: str, on_wait: Callable[[], None] | None) -> IO[str] | None:
+    """Open and lock the file that stands in the folder at that moment; None where that would mean to wait."""
     try:
         import fcntl
-    except ImportError:
-        fcntl = None  # type: ignore[assignment]  # Windows, as above
+    except ImportError:  # Windows: one process at a time is up to the person
+        fcntl = None  # type: ignore[assignment]
     while True:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            file = (folder / TURN).open("w")
+            file = (folder / name).open("w")
         except FileNotFoundError:  # another process has just taken the empty folder away
             continue
         except OSError as error:
@@ -83,9 +87,12 @@ def _enter(folder: Path, on_wait: Callable[[], None]) -> IO[str]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if on_wait is None:
+                file.close()
+                return None
             on_wait()
             fcntl.flock(file, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
-            if os.path.samestat((folder / TURN).stat(), os.fstat(file.fileno())):
+            if os.path.samestat((folder / name).stat(), os.fstat(file.fileno())):
                 return file
         file.close()

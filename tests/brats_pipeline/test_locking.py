@@ -94,3 +94,9 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(PipelineError, match="cannot be written"), taking_turns(tmp_path / "file" / "study"):
         pass
+
+
+def test_a_claim_leaves_nothing_where_nothing_was_written(tmp_path: Path) -> None:
+    with claimed(tmp_path / "new" / "run"), claimed(tmp_path / "new" / "run") as second:
+        assert not second
+    assert not list(tmp_path.iterdir())
