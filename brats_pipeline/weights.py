@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +77,25 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     given = read_checkpoint(path)
     if isinstance(given.get("model"), dict):
         given = given["model"]
-    wanted = network.state_dict()
-    misfits = [f"{name} is missing in the file" for name in wanted if name not in given]
-    misfits += [f"{name} is unknown to the network" for name in given if name not in wanted]
-    misfits += [f"{name} is no tensor" for name in wanted if not isinstance(given.get(name, Tensor()), Tensor)]
-    misfits += [
-        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if isinstance(given.get(name), Tensor) and given[name].shape != tensor.shape
-    ]
-    if misfits:
-        listed = "; ".join(misfits[:MISFITS_NAMED])
+    if differing := misfits(network, given):
         raise PipelineError(
-            f"{path}: the weights do not fit the network, {len(misfits)} layers differ: {listed}. "
+            f"{path}: the weights do not fit the network, {differing}. "
             "Use the network definition that they were trained with"
         )
     network.load_state_dict(given)
     return network
+
+
+def misfits(network: nn.Module, given: Mapping[str, Any]) -> str:
+    """How many layers of a state dict do not fit a network, and the first of them; empty where all fit."""
+    wanted = network.state_dict()
+    found = [f"{name} is missing in the file" for name in wanted if name not in given]
+    found += [f"{name} is unknown to the network" for name in given if name not in wanted]
+    found += [f"{name} is no tensor" for name in wanted if not isinstance(given.get(name, Tensor()), Tensor)]
+    found += [
+        f"{name} has shape {tuple(given[name].shape)}, the network needs {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if isinstance(given.get(name), Tensor) and given[name].shape != tensor.shape
+    ]
+    listed = "; ".join(found[:MISFITS_NAMED])
+    return f"{len(found)} layers differ: {listed}" if found else ""

@@ -7,12 +7,13 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
@@ -20,7 +21,7 @@ from brats_pipeline.training.curves import as_csv, as_png
 from brats_pipeline.training.distributed import rank, sum_over_processes
 from brats_pipeline.training.ema import WeightAverage
 from brats_pipeline.training.failures import explained, kept
-from brats_pipeline.weights import read_checkpoint, write_checkpoint
+from brats_pipeline.weights import misfits, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -111,14 +112,16 @@ class RunRecorder:
 
     @property
     def scores(self) -> list[float]:
-        """What decided at each validation so far; high is good."""
+        """What decided at each validation so far; high is good, and what is no number is worse than all others."""
         column, sign = BEST_BY[self.best_by]
-        return [sign * row[column] for row in self.history if column in row]
+        values = [sign * row[column] for row in self.history if column in row]
+        return [value if math.isfinite(value) else -math.inf for value in values]
 
     @property
     def best_dice(self) -> float | None:
         """Highest mean validation Dice so far, None where nothing was validated."""
-        return max((row["val_dice"] for row in self.history if "val_dice" in row), default=None)
+        validated = (row["val_dice"] for row in self.history if "val_dice" in row)
+        return max(filter(math.isfinite, validated), default=None)
 
     @property
     def exhausted(self) -> bool:
@@ -151,17 +154,16 @@ class RunRecorder:
             return
         checkpoint = read_checkpoint(self.last_path)
         try:
+            if differing := misfits(_bare(self.trained_network), checkpoint["network"]):
+                raise ValueError(f"of the network, {differing}")
             _bare(self.trained_network).load_state_dict(checkpoint["network"])
             if self.average is not None:
                 self.average.load_state_dict(checkpoint["average"])
-            self.optimizer.load_state_dict(checkpoint["optimizer"])
-            configured = self.lr_scheduler.state_dict()
-            shape = {name: configured[name] for name in SCHEDULE_SHAPE if name in configured}
-            self.lr_scheduler.load_state_dict({**checkpoint["lr_scheduler"], **shape})
+            self._resume_optimizer(checkpoint)
             self.history = checkpoint["history"]
             epoch = int(checkpoint["epoch"])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = f"it holds no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise PipelineError(
                 f"{self.last_path}: cannot be continued by this configuration ({reason}); "
                 "resume with the run's own configuration, or train into a new folder"
@@ -171,6 +173,26 @@ class RunRecorder:
         if self.history and rank() == 0:
             self._write_curves()  # the checkpoint may be one epoch ahead of them
         logger.info("continue after epoch %d", epoch)
+
+    def _resume_optimizer(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the moments and the place in the schedule of a checkpoint, and with the settings of today."""
+        ours = type(self.optimizer).__name__
+        if (theirs := checkpoint.get("optimizer_class", ours)) != ours:
+            raise ValueError(f"optimizer_name asks for {ours}, the run was begun with {theirs}")
+        settings = [{**group} for group in self.optimizer.param_groups]
+        for group in settings:
+            del group["params"]
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        reached = [group["lr"] for group in self.optimizer.param_groups]
+        configured = self.lr_scheduler.state_dict()
+        shape = {name: configured[name] for name in SCHEDULE_SHAPE if name in configured}
+        self.lr_scheduler.load_state_dict({**checkpoint["lr_scheduler"], **shape})
+        if isinstance(self.lr_scheduler, LambdaLR):  # of the schedules only these tell their rate at any step
+            bases, factors = self.lr_scheduler.base_lrs, self.lr_scheduler.lr_lambdas
+            steps = self.lr_scheduler.last_epoch
+            reached = [base * factor(steps) for base, factor in zip(bases, factors, strict=True)]
+        for group, wanted, rate in zip(self.optimizer.param_groups, settings, reached, strict=True):
+            group.update(wanted, lr=rate)
 
     def started(self, engine: Engine) -> None:
         """End at once where the run that is resumed was ended by early stopping."""
@@ -202,11 +224,15 @@ class RunRecorder:
         output: Any = engine.state.output
         loss = float(output[0]["loss"])
         if not math.isfinite(loss):
-            raise PipelineError(
-                f"the loss became {loss} in epoch {engine.state.epoch}; {kept(self.last_path)}. Lower the learning "
-                "rate, set clip_norm, or set precision to float32"
-            )
+            self._diverged(f"the loss became {loss}")
         self._losses.append(loss)
+
+    def _diverged(self, what: str) -> NoReturn:
+        epoch = "" if self.trainer is None else f" in epoch {self.trainer.state.epoch}"
+        raise PipelineError(
+            f"{what}{epoch}; {kept(self.last_path)}. Lower the learning rate, set clip_norm, or set precision to "
+            "float32"
+        )
 
     def exception_raised(self, engine: Engine, error: BaseException) -> None:
         """Raise what ended the training in words that say what to do."""
@@ -231,6 +257,10 @@ class RunRecorder:
             self.evaluator.run(epoch)  # the interval of validation need not divide the number of epochs
         before = self.scores
         self._validation(epoch, row)
+        if not math.isfinite(row.get("val_loss", 0.0)):
+            self._diverged(f"the validation loss became {row['val_loss']}")
+        if name := _not_finite(_bare(self.trained_network)):
+            self._diverged(f"a weight of {name} is no finite number any more")
         self.history.append(row)
         # Until the first validation, every epoch is the best so far.
         improved = self.scores[-1] > max(before, default=-math.inf) if len(self.scores) > len(before) else not before
@@ -248,6 +278,7 @@ class RunRecorder:
             "schema_version": SCHEMA_VERSION,
             "network": _bare(self.trained_network).state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "optimizer_class": type(self.optimizer).__name__,
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "history": self.history,
             "best": max(self.scores, default=-math.inf),
@@ -282,3 +313,11 @@ class RunRecorder:
 def _bare(network: nn.Module) -> nn.Module:
     """The network itself where it is shared between processes."""
     return network.module if isinstance(network, DistributedDataParallel) else network
+
+
+def _not_finite(network: nn.Module) -> str | None:
+    """The first layer of a network with a weight or statistic that is infinite or no number."""
+    for name, tensor in network.state_dict().items():
+        if not tensor.isfinite().all():
+            return name
+    return None

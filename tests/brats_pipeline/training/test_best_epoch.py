@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from brats_pipeline.errors import PipelineError
 from brats_pipeline.weights import read_checkpoint
 
 
@@ -121,3 +122,35 @@ def test_without_validation_the_last_epoch_is_kept_and_nothing_stops(toy: Callab
 def test_an_impossible_choice_is_refused(toy: Callable[..., Any], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         toy(**settings)
+
+
+def test_a_validation_that_is_no_number_is_worse_than_every_other(toy: Callable[..., Any]) -> None:
+    training = toy(epochs=4, early_stopping=3)
+    weights = staged(training, [math.nan, 0.2, 0.6, math.nan], [1.0] * 4)
+    training.run()
+    assert torch.equal(read_checkpoint(training.recorder.best_path)["weight"], weights[2])
+    assert training.trainer.state.epoch == 4
+    assert training.recorder.best_dice == 0.6
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_training_at_the_epoch_before(toy: Callable[..., Any]) -> None:
+    training = toy(epochs=4)
+    weights = staged(training, DICE, [1.0, 0.9, math.nan, 0.5])
+    with pytest.raises(PipelineError, match=r"validation loss became nan in epoch 3; the checkpoint .* is kept"):
+        training.run()
+    last = read_checkpoint(training.recorder.last_path)
+    assert last["epoch"] == 2
+    assert torch.equal(last["network"]["weight"], weights[1])
+
+
+def test_a_weight_that_is_no_finite_number_is_never_kept(toy: Callable[..., Any]) -> None:
+    training = toy(epochs=3, interval=5)
+
+    def spoil(engine: Any) -> None:
+        if engine.state.epoch == 2:
+            training.network.bias.data.fill_(math.inf)
+
+    training.trainer.add_event_handler("EPOCH_COMPLETED", spoil)
+    with pytest.raises(PipelineError, match=r"a weight of bias is no finite number any more in epoch 2"):
+        training.run()
+    assert read_checkpoint(training.recorder.last_path)["epoch"] == 1
