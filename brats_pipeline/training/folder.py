@@ -13,8 +13,16 @@ from typing import Any
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 
-ORIGIN = ("bundle", "data", "datalist", "convention", "patients", "fold", "seed", "network", "overrides")
+ORIGIN = (
+    *("bundle", "data", "datalist", "convention", "patients", "fold", "seed", "network", "overrides"),
+    "init_weights_sha256",
+)
 """What a record keeps of the first call."""
+
+
+def has_checkpoint(run: str | Path) -> bool:
+    """Whether an epoch of a run was finished, behind which it can go on."""
+    return (Path(run) / "models" / "last.pt").is_file()
 
 
 def write_record(run: Path, record: Mapping[str, Any]) -> None:
@@ -61,7 +69,7 @@ def no_half_run(run: Path) -> Iterator[None]:
     try:
         yield
     except Exception:
-        if fresh and run.is_dir() and not (run / "models" / "last.pt").is_file():
+        if fresh and run.is_dir() and not has_checkpoint(run):
             for path in run.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
             with suppress(OSError):  # somebody else may have put something there meanwhile

@@ -21,10 +21,19 @@ from brats_pipeline.bundles import (
 )
 from brats_pipeline.data.datalist import training_items, write_datalist
 from brats_pipeline.errors import PipelineError, was_interrupted
-from brats_pipeline.training.folder import no_half_run, origin_of, refuse_contradictions, versions, write_record
+from brats_pipeline.files import file_sha256
+from brats_pipeline.training.folder import (
+    has_checkpoint,
+    no_half_run,
+    origin_of,
+    refuse_contradictions,
+    versions,
+    write_record,
+)
 from brats_pipeline.training.listing import datalist_for
 from brats_pipeline.training.rehearsal import Rehearsal, rehearse
 from brats_pipeline.training.seeing import write_familiar
+from brats_pipeline.training.settings import INIT_WEIGHTS, checked_settings
 
 SCHEMA_VERSION = 1
 
@@ -97,11 +106,10 @@ def train(
     """
     run = Path(out).resolve()
     source = bundle_path(bundle)
-    last = run / "models" / "last.pt"
-    if last.is_file() and not resume:
+    changes = checked_settings(overrides)
+    if has_checkpoint(run) and not resume:
         raise PipelineError(f"{run} holds a run already; continue it with --resume, or choose another folder")
     resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
-    changes = dict(overrides or {})
     given = list(changes)
     origin: dict[str, Any] = {
         "data": None if data is None else str(Path(data).resolve()),
@@ -113,6 +121,13 @@ def train(
         "network": network,
     }
     record: dict[str, Any] = {"bundle": source.name, **origin, "overrides": {}}
+    if changes.get(INIT_WEIGHTS) is not None:
+        if has_checkpoint(run):
+            raise PipelineError(
+                f"{run} has finished an epoch, and cannot start from other weights any more; leave out "
+                f"{INIT_WEIGHTS}, or train into another folder"
+            )
+        record["init_weights_sha256"] = file_sha256(changes[INIT_WEIGHTS])
     listing = None
     if resuming:
         left_out = {
@@ -182,7 +197,7 @@ def rehearse_training(
     Raises:
         PipelineError: as :func:`train`.
     """
-    source, changes = bundle_path(bundle), dict(overrides or {})
+    source, changes = bundle_path(bundle), checked_settings(overrides)
     listing = datalist_for(
         data,
         datalist,

@@ -20,6 +20,7 @@ from PIL import Image
 from brats_pipeline.cases import find_cases
 from brats_pipeline.data.datalist import split_cases, write_datalist
 from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.files import file_sha256
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.training.train import train
@@ -470,4 +471,45 @@ def test_another_network_of_the_family_takes_the_place_of_the_bundles_own(
 def test_an_unknown_network_leaves_nothing_behind(quick: Callable[..., Path], cohort: Path, tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"no network 'transunet'; known: .*segnet"):
         quick(tmp_path / "run", cohort, network="transunet")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9], ids=["plain", "averaged"])
+def test_a_training_that_changes_nothing_ends_with_the_weights_that_it_started_from(
+    quick: Callable[..., Path], begun: Path, cohort: Path, tmp_path: Path, decay: float
+) -> None:
+    settings = {"init_weights": str(begun / "models" / "model.pt"), "learning_rate": 0.0, "ema_decay": decay}
+    run = quick(tmp_path / "run", cohort, overrides={**settings, "max_epochs": 1})
+    assert same_weights(run, begun)
+    assert "init_weights" not in yaml.safe_load((run / "configs" / "inference.yaml").read_text())
+    record = json.loads((run / "run.json").read_text())
+    assert record["init_weights_sha256"] == file_sha256(begun / "models" / "model.pt")
+
+
+def test_a_resumed_training_does_not_need_the_weights_that_it_started_from(
+    quick: Callable[..., Path], begun: Path, cohort: Path, tmp_path: Path
+) -> None:
+    first = Path(shutil.copy(begun / "models" / "model.pt", tmp_path / "first.pt"))
+    run = quick(tmp_path / "run", cohort, overrides={"init_weights": str(first), "max_epochs": 1}, resume=True)
+    first.unlink()
+    assert train("brats_glioma_3d", run, resume=True, device="cpu", overrides={"max_epochs": 2}).epochs == 2
+    with pytest.raises(PipelineError, match=r"cannot start from other weights any more; leave out init_weights"):
+        train("brats_glioma_3d", run, resume=True, overrides={"init_weights": str(begun / "models" / "model.pt")})
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"init_weights": "nowhere.pt"}, r"init_weights: there is no file .*nowhere\.pt"),
+        ({"init_weights": "begun", "network_def::features": 8}, r"do not fit the network, \d+ layers differ"),
+        ({"ckpt_path": "begun"}, r"--set ckpt_path is not for a training.*give init_weights"),
+    ],
+)
+def test_weights_that_no_training_can_start_from_are_refused(
+    quick: Callable[..., Path], begun: Path, cohort: Path, tmp_path: Path, setting: dict[str, Any], message: str
+) -> None:
+    weights_of_begun = str(begun / "models" / "model.pt")
+    overrides = {name: weights_of_begun if value == "begun" else value for name, value in setting.items()}
+    with pytest.raises(PipelineError, match=message):
+        quick(tmp_path / "run", cohort, overrides=overrides)
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,38 @@
+"""What a training may be told by ``--set``: no id that an option sets, and no value that would mean nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from brats_pipeline.errors import PipelineError
+
+INIT_WEIGHTS = "init_weights"
+BY_OTHER_MEANS = {
+    "ckpt_path": f"it names the weights that segment; give {INIT_WEIGHTS} to start a training from a file",
+}
+"""Ids that belong to something else than ``--set``, and what to do."""
+
+
+def checked_settings(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The overrides of a training, with the path of the weights that it starts from made whole.
+
+    Args:
+        overrides: configuration id to value.
+
+    Raises:
+        PipelineError: an id that is not set in this way, or weights that are not there.
+    """
+    changes = dict(overrides or {})
+    for name in sorted(BY_OTHER_MEANS.keys() & changes.keys()):
+        raise PipelineError(f"--set {name} is not for a training: {BY_OTHER_MEANS[name]}")
+    weights = changes.get(INIT_WEIGHTS)
+    if weights is not None:
+        path = Path(str(weights)).expanduser().resolve()
+        if not path.is_file():
+            raise PipelineError(
+                f"{INIT_WEIGHTS}: there is no file {path}; give one of weights, such as models/model.pt of a run"
+            )
+        changes[INIT_WEIGHTS] = str(path)
+    return changes
