@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def run_bundle(
         overrides: id to value, given by a person.
         result: what becomes of each case is noted here, whatever happens.
         begin: called before the first case.
-        on_case: called after each case with its id.
+        on_case: called after each case with its id, when what became of it is noted; from one thread at a time.
         combining: id to value of the overlay that averages the members of an ensemble; empty without one.
 
     Raises:
@@ -52,11 +53,23 @@ def run_bundle(
         with plain_errors(overrides):
             evaluator = workflow.parser.get_parsed_content("evaluator")
 
+        noted: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (result.failed, evaluator.failures),
+            (result.seconds, evaluator.seconds),
+            (result.hashes, evaluator.hashes),
+            (result.unlike, evaluator.unlike),
+        ]
+        one_at_a_time = threading.Lock()  # what cannot be loaded and what was written are told by different threads
+
         def finished(case_id: str) -> None:
-            if case_id not in evaluator.failures:
-                result.done.append(case_id)
-            if on_case is not None:
-                on_case(case_id)
+            with one_at_a_time:
+                for here, there in noted:
+                    if case_id in there:
+                        here[case_id] = there[case_id]
+                if case_id not in result.failed:
+                    result.done.append(case_id)
+                if on_case is not None:
+                    on_case(case_id)
 
         evaluator.add_event_handler(Events.STARTED, begin)
         evaluator.watchers.append(finished)
@@ -65,7 +78,5 @@ def run_bundle(
                 workflow.run()
                 workflow.finalize()
         finally:
-            result.failed |= evaluator.failures
-            result.seconds |= evaluator.seconds
-            result.hashes |= evaluator.hashes
-            result.unlike |= evaluator.unlike
+            for here, there in noted:
+                here.update(there)
