@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from brats_pipeline.bundles import bundle_path, wanted_modalities
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
-from brats_pipeline.inference.record import identity_of, remove_predictions
+from brats_pipeline.inference.record import identity_of, recorded, remove_predictions
 from brats_pipeline.inference.result import Segmentation
 from transforms.labels import MODALITIES
 
@@ -83,7 +84,7 @@ class Ensemble:
             Case to the reason why a member could not segment it.
         """
         if fresh:
-            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            _clear(out / FOLDER)
         failed: dict[str, str] = {}
         for root, folder in zip(self.roots, self.folders(out), strict=True):
             # Shares are dealt already; the folder may be that of other processes too.
@@ -110,7 +111,17 @@ class Ensemble:
             if folder.is_dir():
                 remove_predictions(folder, done)
         if all_done:
-            shutil.rmtree(out / FOLDER, ignore_errors=True)
+            _clear(out / FOLDER)
+
+
+def _clear(members: Path) -> None:
+    """Delete the folders of members, and nothing that ``segment`` did not write."""
+    for folder in members.glob("*"):
+        with suppress(PipelineError):
+            if recorded(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        members.rmdir()
 
 
 def ensemble_of(

@@ -7,10 +7,11 @@ missing, and what cannot be made costs no label map.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from brats_pipeline.cases import Case
 from brats_pipeline.errors import PipelineError
@@ -56,16 +57,26 @@ class Extras:
         if DICOM not in self.formats and (self.deidentify or self.dicom_series is not None):
             raise PipelineError("--dicom-series and --deidentify go with --format dicom-seg; name that format too")
 
-    def files(self, out: Path, case_id: str) -> dict[str, Path]:
-        """What is asked for of a case, by option, and where it goes."""
-        asked = {
+    @property
+    def asked(self) -> set[str]:
+        """The options that are asked for and make a file of each case."""
+        options = {
             "--native": self.native,
             "--format nrrd": NRRD in self.formats,
             "--format dicom-seg": DICOM in self.formats,
             "--preview": self.preview,
             "--viewer": self.viewer,
         }
-        return {name: path for name, path in every_file(out, case_id).items() if asked[name]}
+        return {name for name, on in options.items() if on}
+
+    @property
+    def written(self) -> set[str]:
+        """The options whose files may come to be: DICOM may need the label map on the original grid."""
+        return self.asked | ({"--native"} if DICOM in self.formats else set())
+
+    def files(self, out: Path, case_id: str) -> dict[str, Path]:
+        """What is asked for of a case, by option, and where it goes."""
+        return {name: path for name, path in every_file(out, case_id).items() if name in self.asked}
 
     def refuse_early(self, cases: Sequence[Case]) -> None:
         """Refuse before anything is segmented what no case can have.
@@ -112,14 +123,20 @@ def every_file(out: Path, case_id: str) -> dict[str, Path]:
     }
 
 
-def remove_extras(out: Path, case_ids: Collection[str], *, shared: bool = False) -> None:
-    """Delete what was made of label maps that are gone or about to be replaced."""
-    for case_id in case_ids:
-        for path in every_file(out, case_id).values():
-            if path.is_file():
+def remove_extras(out: Path, cases: Mapping[str, Mapping[str, Any]], *, shared: bool = False) -> None:
+    """Delete what was made of label maps that are gone or about to be replaced.
+
+    Args:
+        out: folder of the predictions.
+        cases: case to what the record says of it; only the files that it names there (``beside``) are ours.
+        shared: other processes work at other cases in this folder.
+    """
+    for case_id, state in cases.items():
+        for option, path in every_file(out, case_id).items():
+            if option in state.get("beside", ()) and path.is_file():
                 path.unlink()
-    if case_ids and read_volumes_file(out).keys() & set(case_ids):
-        update_volumes(out, {}, without=case_ids, shared=shared)
+    if cases and read_volumes_file(out).keys() & cases.keys():
+        update_volumes(out, {}, without=cases.keys(), shared=shared)
 
 
 def make_extras(
@@ -157,6 +174,9 @@ def make_extras(
         _make(case, absent, result, extras, measure=measure, alone=len(cases) == 1, shared=shared)
         if on_case is not None:
             on_case(case.case_id)
+    for case_id, options in result.beside.items():
+        files = every_file(out, case_id)
+        result.beside[case_id] = [option for option in options if files[option].is_file()]
 
 
 def _make(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.inference.inputs import other_origin
 from brats_pipeline.locking import taking_turns
 from brats_pipeline.overlays import configuration_sha256
-from brats_pipeline.predictions import files_by_case, files_to_write
+from brats_pipeline.predictions import files_by_case
 
 SCHEMA_VERSION = 3
 RECORD = "run.json"
@@ -51,57 +52,57 @@ def remove_predictions(out: Path, case_ids: Collection[str]) -> None:
             path.unlink()
 
 
-def recorded(out: Path) -> dict[str, Any] | None:
-    """The record of a folder; None where there is none, empty where it cannot be read."""
+def recorded(out: Path) -> dict[str, Any]:
+    """The record of a folder of predictions; empty where there is none.
+
+    Raises:
+        PipelineError: there is a ``run.json`` of another kind, such as that of a training, or a damaged one.
+    """
     try:
-        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        return record if isinstance(record["cases"], dict) else {}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+        record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        if "weights_sha256" in record and all(isinstance(state, dict) for state in record["cases"].values()):
+            return record
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise PipelineError(f"{out / RECORD}: is no record of predictions and would be replaced; choose another folder")
+
+
+def vouched(cases: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Of recorded cases those whose files we wrote, or were about to write; what failed has none."""
+    return {case_id for case_id, state in cases.items() if state.get("status") != "failed"}
 
 
 def earlier_cases(
     out: Path,
+    record: Mapping[str, Any],
     identity: Mapping[str, Any],
-    items: Sequence[Mapping[str, Any]],
     inputs_now: Mapping[str, Mapping[str, Any]],
     *,
     overwrite: bool,
 ) -> dict[str, Any]:
     """The cases that earlier calls of the same identity recorded; predictions of any other are not mixed with ours.
 
-    With ``overwrite``, what others left for these cases is removed at once: a call that is interrupted must not leave
-    it to be taken for ours.
+    With ``overwrite``, the predictions of another identity for these cases are removed at once: a call that is
+    interrupted must not leave them to be taken for ours.
 
     Args:
         out: folder of the predictions.
+        record: of the folder, see :func:`recorded`; files of cases that it does not know are none of our business.
         identity: of this call, see :func:`identity_of`.
-        items: the cases about to be segmented, as items of a datalist.
         inputs_now: case to what it is made from, see :func:`brats_pipeline.inference.inputs.inputs_of`.
         overwrite: segment again what is there already.
 
     Raises:
-        PipelineError: predictions of another identity, or from other files, lie there; or a prediction would replace
-            a scan.
+        PipelineError: predictions of another identity, or from other files, lie there.
     """
     wanted = set(inputs_now)
-    for item in items:
-        scans = {Path(image).resolve() for image in item["image"]}
-        for path in files_to_write(out, item):
-            if path in scans:
-                raise PipelineError(f"the prediction would replace the scan {path}; choose another folder")
-    files = files_by_case(out)
-    there = set(files)
-    record = recorded(out)
-    if record is None:
-        there &= wanted  # not a folder of ours: the other files are none of our business
-        record = {}
     cases: dict[str, Any] = record.get("cases", {})
+    there = vouched(cases) & files_by_case(out).keys()
     differing = _differing(record, identity)
     if not differing:
-        for case_id in sorted(wanted & cases.keys() & there) if not overwrite else ():
+        for case_id in sorted(wanted & there) if not overwrite else ():
             if origin := other_origin(cases[case_id].get("inputs", {}), inputs_now[case_id]):
                 raise CaseError(
                     case_id,
@@ -109,18 +110,15 @@ def earlier_cases(
                     "folder, or --overwrite",
                 )
         return cases
-    if there:
-        why = f"that differ in {', '.join(differing)}" if record else f"without a {RECORD} that tells what made them"
-        if not overwrite:
-            raise PipelineError(f"{out} holds predictions {why}; choose another folder, or --overwrite")
-        if others := sorted(there - wanted):
-            raise PipelineError(
-                f"{out} holds predictions of other cases ({', '.join(others[:3])}) {why}, which would stay; "
-                "choose another folder"
-            )
-        for case_id in there:
-            for path in files[case_id]:
-                path.unlink()
+    why = f"that differ in {', '.join(differing)}"
+    if there and not overwrite:
+        raise PipelineError(f"{out} holds predictions {why}; choose another folder, or --overwrite")
+    if others := sorted(there - wanted):
+        raise PipelineError(
+            f"{out} holds predictions of other cases ({', '.join(others[:3])}) {why}, which would stay; "
+            "choose another folder"
+        )
+    remove_predictions(out, there)
     return {}
 
 
@@ -140,8 +138,7 @@ def write_record(
 ) -> None:
     """Write ``run.json``: what segmented, and the state of every case with the files it is about.
 
-    A call that is killed leaves its record as it was at the start: the files of pending cases that are there by then
-    were made from these inputs.
+    A call that is killed leaves a record that vouches for the files of pending cases too, whole or not.
 
     Args:
         out: folder of the predictions.
@@ -164,3 +161,18 @@ def write_record(
             "cases": dict(sorted({**others, **cases}.items())),
         }
         write_atomically(out / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def sparingly(
+    call: Callable[[], None], *, share: float = 0.05, clock: Callable[[], float] = time.monotonic
+) -> Callable[[], None]:
+    """The same function, passed over where it would take more than a share of the time."""
+    due = clock()
+
+    def called() -> None:
+        nonlocal due
+        if (begun := clock()) >= due:
+            call()
+            due = clock() + (clock() - begun) / share
+
+    return called

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Segmentation:
         doubt: case to intervals of its volumes and the Dice to expect, where they were asked for.
         unlike: case to in what its scan differs from what the training saw, a sentence each.
         without: case to what was asked for beside its label map and could not be made, with the reason.
+        beside: case to the options whose files it has beside its label map, or is about to have.
     """
 
     out: Path
@@ -41,6 +42,7 @@ class Segmentation:
     doubt: dict[str, dict[str, Any]] = field(default_factory=dict)
     unlike: dict[str, list[str]] = field(default_factory=dict)
     without: dict[str, dict[str, str]] = field(default_factory=dict)
+    beside: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, case_id: str, sentence: str) -> None:
         """Add to what a reader of a prediction should know."""
@@ -56,7 +58,8 @@ class Segmentation:
         self,
         inputs_now: Mapping[str, Mapping[str, Any]],
         earlier: Mapping[str, Mapping[str, Any]],
-        pending: Sequence[str] = (),
+        pending: Collection[str] = (),
+        standing: Collection[str] = (),
     ) -> dict[str, dict[str, Any]]:
         """What this call says about its cases, for ``run.json``.
 
@@ -64,11 +67,16 @@ class Segmentation:
             inputs_now: case to what it is made from.
             earlier: what earlier calls said; of a case that is skipped they know more.
             pending: cases about to be segmented.
+            standing: cases that cannot be segmented as this call asks, whose earlier prediction is as good as it was:
+                nothing is said of them.
         """
         states: dict[str, dict[str, Any]] = {name: {"status": "pending"} for name in pending}
         states |= {name: {**earlier[name], "status": "done"} for name in self.skipped}
         states |= {name: {"status": "done"} for name in self.done}
-        states |= {name: {"status": "failed", "reason": reason} for name, reason in self.failed.items()}
+        states |= {
+            name: {"status": "failed", "reason": reason} for name, reason in self.failed.items() if name not in standing
+        }
+        beside = {name: options for name, options in self.beside.items() if name not in self.failed}
         for name, state in states.items():
             state["inputs"] = inputs_now[name]
             if name in self.hashes:
@@ -83,8 +91,8 @@ class Segmentation:
                 state["missing"] = list(self.missing[name])
             if name in self.unlike:
                 state["unlike"] = self.unlike[name]
-            if name in self.without:
-                state["without"] = self.without[name]
-            else:
-                state.pop("without", None)  # of a call that asked for something else
+            for key, told in (("without", self.without), ("beside", beside)):
+                state.pop(key, None)  # of a call that asked for something else
+                if told.get(name):
+                    state[key] = told[name]
         return states

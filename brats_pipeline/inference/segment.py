@@ -15,13 +15,23 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.doubt import note_doubt
 from brats_pipeline.inference.ensembles import Weights, checkpoint_members, ensemble_of
 from brats_pipeline.inference.extras import Extras, make_extras, remove_extras
+from brats_pipeline.inference.foreign import refuse_foreign
 from brats_pipeline.inference.inputs import cases_given, chosen, inputs_of, refuse_untrained, without_modalities
-from brats_pipeline.inference.record import RECORD, earlier_cases, identity_of, remove_predictions, write_record
+from brats_pipeline.inference.record import (
+    RECORD,
+    earlier_cases,
+    identity_of,
+    recorded,
+    remove_predictions,
+    sparingly,
+    vouched,
+    write_record,
+)
 from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.inference.running import run_bundle
 from brats_pipeline.inference.sharing import Share, share_of
 from brats_pipeline.inference.usable import usable
-from brats_pipeline.predictions import files_to_write, probability_file, uncertainty_files
+from brats_pipeline.predictions import files_by_case, files_to_write, probability_file, uncertainty_files
 from transforms.labels import misfit
 
 SAVE_PROBABILITIES = "save_probabilities"
@@ -83,8 +93,9 @@ def segment(
         on_case: called after each case, segmented or failed, with its id.
 
     Raises:
-        PipelineError: nothing can be segmented, or predictions by other weights, settings or conventions, or of
-            another case of the same id, lie in ``out``; nothing is written then.
+        PipelineError: nothing can be segmented; predictions by other weights, settings or conventions, or of another
+            case of the same id, lie in ``out``; or a file that no earlier call wrote would be replaced, which
+            ``overwrite`` does not change. Nothing is written then.
     """
     given = cases_given(inputs, channels=channels)
     cases = decide_conventions(without_labels(given), convention)
@@ -128,13 +139,20 @@ def segment(
         identity = {**identity_of(root, convention, overrides), **checkpoint_members(overrides)}
     else:
         identity = ensemble.identity(convention, overrides)
-    earlier = earlier_cases(out, identity, items, inputs_now, overwrite=overwrite)
-    changed = {name for name, told in inputs_now.items() if name in earlier and earlier[name].get("inputs") != told}
+    shared = part is not None
+    there = recorded(out)
+    refuse_foreign(out, there, items, extras, probabilities=save_probabilities, uncertainty=uncertainty)
+    earlier = earlier_cases(out, there, identity, inputs_now, overwrite=overwrite)
+    replaced = inputs_now.keys() & there.get("cases", {}).keys() - earlier.keys()
+    remove_extras(out, {name: there["cases"][name] for name in replaced}, shared=shared)
+    ours = vouched(earlier)
+    changed = {name for name, told in inputs_now.items() if name in ours and earlier[name].get("inputs") != told}
     if not overwrite:
         result.skipped = [
             item["case_id"]
             for item in items
-            if item["case_id"] in earlier.keys() - changed
+            if item["case_id"] in ours - changed
+            and earlier[item["case_id"]].get("status") == "done"
             and all(
                 path.is_file()
                 for path in files_to_write(out, item, probabilities=save_probabilities, uncertainty=uncertainty)
@@ -142,29 +160,45 @@ def segment(
         ]
         items = [item for item in items if item["case_id"] not in result.skipped]
         result.unlike |= {name: earlier[name]["unlike"] for name in result.skipped if "unlike" in earlier[name]}
+    ids = [str(item["case_id"]) for item in items]
+    result.beside = {name: sorted(extras.written) for name in ids}
+    result.beside |= {name: sorted({*earlier[name].get("beside", ()), *extras.written}) for name in result.skipped}
+    begun: set[str] = set()
     started = time.monotonic()
 
-    def record(pending: Sequence[str] = ()) -> None:
+    def standing() -> set[str]:
+        """Cases that failed before anything was done to the prediction that they have."""
+        untouched = result.failed.keys() & (ours - changed - begun)
+        return untouched & files_by_case(out).keys() if untouched else untouched
+
+    def record(pending: Collection[str]) -> None:
         write_record(
             out,
             identity,
             earlier,
-            result.states(inputs_now, earlier, pending),
+            result.states(inputs_now, earlier, pending, standing()),
             bundle=root.name,
             seconds=time.monotonic() - started,
-            shared=part is not None,
+            shared=shared,
         )
 
     def begin() -> None:
         """Remove what stands for scans that are gone, then vouch for what is about to be written."""
+        begun.update(str(item["case_id"]) for item in items)
         remove_predictions(out, changed)
-        remove_extras(out, {*changed, *(item["case_id"] for item in items)}, shared=part is not None)
-        for item in items:
-            stale = [] if save_probabilities else [probability_file(out, item["case_id"])]
-            for path in stale if uncertainty else [*stale, *uncertainty_files(out, item["case_id"])]:
-                if path.is_file():
-                    path.unlink()
-        record([str(item["case_id"]) for item in items])
+        remove_extras(out, {name: earlier.get(name, {}) for name in changed | begun}, shared=shared)
+        for name in begun & ours:
+            stale = [] if save_probabilities else [probability_file(out, name)]
+            for path in stale if uncertainty else [*stale, *uncertainty_files(out, name)]:
+                path.unlink(missing_ok=True)
+        record(begun)
+
+    note = sparingly(lambda: record(begun))
+
+    def finished(case_id: str) -> None:
+        note()
+        if on_case is not None:
+            on_case(case_id)
 
     try:
         if items:
@@ -175,8 +209,8 @@ def segment(
                     segment,
                     inputs,
                     out,
-                    fresh=overwrite and part is None,
-                    only=[str(item["case_id"]) for item in items],
+                    fresh=overwrite and not shared,
+                    only=ids,
                     convention=convention,
                     channels=channels,
                     device=device,
@@ -197,17 +231,20 @@ def segment(
             settings = {**overrides, **unsaid, **switched}
             combining = {} if ensemble is None else ensemble.settings(out, overrides)
             if items:
-                run_bundle(root, items, device, settings, result, begin, on_case, combining)
+                run_bundle(root, items, device, settings, result, begin, finished, combining)
         if ensemble is not None:
-            ensemble.tidy(out, result.done, all_done=part is None and not result.failed)
-        remove_predictions(out, earlier.keys() & result.failed.keys())
-        remove_extras(out, earlier.keys() & result.failed.keys(), shared=part is not None)
+            ensemble.tidy(out, result.done, all_done=not shared and not result.failed)
+        gone = result.failed.keys() & (changed | begun)
+        remove_predictions(out, gone)
+        remove_extras(out, {name: earlier.get(name, {}) for name in gone}, shared=shared)
         if uncertainty or (out / UNCERTAINTY).is_dir():
             note_doubt(out, result)
-        make_extras(cases, result, extras, on_start=on_start, on_case=on_case, shared=part is not None)
+        if any(result.beside.values()):
+            record(())  # vouch for what is about to be made
+        make_extras(cases, result, extras, on_start=on_start, on_case=on_case, shared=shared)
     finally:
         if result.done or result.skipped or result.failed:
-            record()
+            record(begun & files_by_case(out).keys())  # what was cut off may have left a part of its files
         elif not earlier and out.is_dir() and [path.name for path in out.iterdir()] == [RECORD]:
             (out / RECORD).unlink()
             out.rmdir()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.locking import taking_turns
 from transforms.labels import TABLE_ORDER, convention
@@ -71,13 +72,21 @@ def volumes_of(
 
 
 def read_volumes_file(out: Path) -> dict[str, dict[str, Any]]:
-    """Case to what the file of a folder says of it; nothing where there is none, or one that cannot be read."""
+    """Case to what the file of a folder says of it; nothing where there is none.
+
+    Raises:
+        PipelineError: it is of another kind or version.
+    """
+    path = out / VOLUMES
     try:
-        content = json.loads((out / VOLUMES).read_text(encoding="utf-8"))
-        cases = content["cases"] if content["schema_version"] == SCHEMA_VERSION else {}
-        return dict(cases)
-    except (OSError, ValueError, KeyError, TypeError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["schema_version"] == SCHEMA_VERSION:
+            return dict(content["cases"])
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise PipelineError(f"{path}: holds no volumes of predictions and would be replaced; choose another folder")
 
 
 def update_volumes(

@@ -84,6 +84,7 @@ def test_members_segment_one_after_another_into_folders_of_their_own(two: list[P
         prediction = out / "probabilities" / "a.npz"
         prediction.parent.mkdir(parents=True)
         prediction.write_bytes(b"")
+        (out / "run.json").write_text(json.dumps({"weights_sha256": "", "cases": {}}))
         return SimpleNamespace(failed={"b": "no T1"} if out.name == "2_two" else {})
 
     ensemble = ensemble_of(two, regions_of, overrides={})
@@ -97,6 +98,14 @@ def test_members_segment_one_after_another_into_folders_of_their_own(two: list[P
     assert all((folder / "probabilities" / "a.npz").is_file() for folder in folders)
     ensemble.tidy(out, ["a"], all_done=False)
     assert not any((folder / "probabilities" / "a.npz").is_file() for folder in folders)
+    mine = out / "members" / "mine" / "run.json"
+    mine.parent.mkdir()
+    mine.write_text("{}")
+    ensemble.tidy(out, [], all_done=True)
+    assert list((out / "members").iterdir()) == [mine.parent]
+    assert mine.is_file()
+    mine.unlink()
+    mine.parent.rmdir()
     ensemble.tidy(out, [], all_done=True)
     assert not (out / "members").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,29 @@ def test_a_case_that_is_segmented_again_loses_what_was_made_of_the_old_label_map
     assert sorted(path.name for path in out.iterdir()) == [f"{CASE}.nii.gz", "run.json"]
 
 
+def test_what_a_person_saved_beside_a_label_map_stays_and_what_was_made_of_it_goes(
+    predictions: Path, run: Path, cohort: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(predictions, tmp_path / "out")
+    mine = [out / f"{CASE}.seg.nrrd", out / f"{CASE}.dcm", out / "native" / f"{CASE}.nii.gz"]
+    mine[2].parent.mkdir()
+    for path in mine:
+        path.write_text("corrected by hand")
+    segment([cohort / CASE], out, bundle=run, device="cpu", extras=Extras(preview=True))
+    made = out / f"{CASE}_preview.png"
+    assert made.is_file()
+    with pytest.raises(PipelineError, match=rf"{CASE}\.seg\.nrrd is there already, and no run\.json"):
+        segment([cohort / CASE], out, bundle=run, device="cpu", extras=Extras(formats=("nrrd",)), overwrite=True)
+    assert segment([cohort / CASE], out, bundle=run, device="cpu", overwrite=True).done == [CASE]
+    assert [path.read_text() for path in mine] == ["corrected by hand"] * 3
+    assert not made.exists()
+
+
+def test_the_record_names_what_was_made_beside_each_label_map(made: Path) -> None:
+    cases = json.loads((made / "run.json").read_text())["cases"]
+    assert [cases[name]["beside"] for name in (CASE, OTHER)] == [["--format nrrd", "--preview", "--viewer"]] * 2
+
+
 def test_one_thing_that_cannot_be_made_costs_neither_the_label_map_nor_the_others(
     run: Path, cohort: Path, tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,5 +258,5 @@ def test_a_missing_format_of_the_library_is_a_request_error() -> None:
 def test_nothing_is_made_of_a_case_without_a_label_map(cohort: Path, run: Path, tmp_path: Path) -> None:
     result = Segmentation(out=tmp_path, bundle=run)
     make_extras([], result, ALL)
-    remove_extras(tmp_path, ["nobody"])
+    remove_extras(tmp_path, {"nobody": {}})
     assert list(tmp_path.iterdir()) == []

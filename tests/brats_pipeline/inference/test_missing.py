@@ -91,6 +91,25 @@ def test_what_is_left_out_counts_for_no_more_than_what_is_missing(
     assert not np.array_equal(second, third)
 
 
+def test_a_call_that_may_not_leave_modalities_out_keeps_what_another_call_made_without_them(
+    lacking: Path, forgiving: Path, tmp_path: Path
+) -> None:
+    cases, out = [lacking / CASE, lacking / OTHER], tmp_path / "out"
+    arguments: dict[str, Any] = {"bundle": forgiving, "device": "cpu", "save_probabilities": True}
+    segment(cases, out, **arguments, allow_missing=True)
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in out.rglob("*.n*")}
+
+    before, told = contents(), json.loads((out / "run.json").read_text())["cases"]
+    result = segment(cases, out, **arguments)
+    assert "missing modality t1" in result.failed[CASE]
+    assert result.skipped == [OTHER]
+    assert contents() == before
+    assert json.loads((out / "run.json").read_text())["cases"] == told
+    assert segment(cases, out, **arguments, allow_missing=True).skipped == [CASE, OTHER]
+
+
 def test_a_modality_that_comes_later_is_used(cohort: Path, lacking: Path, forgiving: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     segment([lacking / CASE], out, bundle=forgiving, device="cpu", allow_missing=True)

@@ -15,6 +15,7 @@ import pytest
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference.inferers import WindowInferer
 from brats_pipeline.inference.inputs import case_from_files
+from brats_pipeline.inference.record import sparingly
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.predictions import files_by_case, files_to_write, find_predictions
 
@@ -92,6 +93,47 @@ def test_a_second_call_does_nothing_again(predictions: Path, cohort: Path, run: 
         assert {"status", "inputs", "image_sha256", "seconds"} <= state.keys()
 
 
+def test_a_call_that_is_killed_loses_nothing_of_what_it_learned_about_finished_cases(
+    predictions: Path, cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    names = [CASE, "BraTS2021_00002", "BraTS2021_00003"]
+    folders, out, left = [cohort / name for name in names], tmp_path / "out", tmp_path / "left by a kill"
+
+    def kill(case_id: str) -> None:
+        if case_id == names[1]:
+            shutil.copytree(out, left)
+
+    segment(folders, out, bundle=run, device="cpu", on_case=kill)
+    assert CASE in (left / "run.json").read_text()
+    shutil.copy(predictions / f"{names[2]}.nii.gz", left)  # written, but the process was gone before it could tell
+    result = segment(folders, left, bundle=run, device="cpu")
+    assert CASE in result.skipped
+    assert names[2] in result.done
+    once, resumed = (json.loads((folder / "run.json").read_text())["cases"] for folder in (out, left))
+    for name in names:
+        assert resumed[name]["image_sha256"] == once[name]["image_sha256"]
+        assert resumed[name].get("unlike") == once[name].get("unlike") == result.unlike.get(name)
+        assert {"status", "inputs", "seconds"} <= resumed[name].keys()
+
+
+def test_writing_again_and_again_takes_a_small_share_of_the_time_however_long_it_takes() -> None:
+    time, spent, calls = 0.0, 0.0, 0
+
+    def write() -> None:
+        nonlocal time, spent, calls
+        cost = 0.01 * (calls := calls + 1)
+        time, spent = time + cost, spent + cost
+
+    note = sparingly(write, share=0.05, clock=lambda: time)
+    note()
+    assert calls == 1, "the first is never passed over"
+    for _ in range(10_000):
+        time += 0.02
+        note()
+    assert 5 < calls < 100
+    assert 0.02 < spent / time < 0.06
+
+
 def test_the_record_keeps_the_cases_of_earlier_calls(cohort: Path, run: Path, tmp_path: Path) -> None:
     for name in (CASE, "BraTS2021_00002"):
         segment([cohort / name], tmp_path / "out", bundle=run, device="cpu")
@@ -131,6 +173,10 @@ def test_an_interrupted_overwrite_leaves_no_prediction_of_the_old_weights(
 ) -> None:
     out = shutil.copytree(predictions, tmp_path / "out")
     other = other_weights(run, tmp_path / "other run")
+    record = json.loads((out / "run.json").read_text())
+    record["cases"][CASE]["beside"] = ["--preview"]
+    (out / "run.json").write_text(json.dumps(record))
+    (picture := out / f"{CASE}_preview.png").touch()
 
     def interrupt(case_id: str) -> None:
         raise KeyboardInterrupt
@@ -140,6 +186,7 @@ def test_an_interrupted_overwrite_leaves_no_prediction_of_the_old_weights(
     assert list(contents(out)) == [f"{CASE}.nii.gz"]
     assert contents(out)[f"{CASE}.nii.gz"] != contents(predictions)[f"{CASE}.nii.gz"]
     assert list(json.loads((out / "run.json").read_text())["cases"]) == [CASE]
+    assert not picture.exists()
 
 
 def test_other_settings_and_another_convention_are_not_mixed_either(
@@ -150,17 +197,6 @@ def test_other_settings_and_another_convention_are_not_mixed_either(
         segment([cohort], out, bundle=run, device="cpu", overrides={"overlap": 0.25})
     with pytest.raises(PipelineError, match="convention"):
         segment([cohort], out, bundle=run, device="cpu", convention="brats2023")
-
-
-def test_a_file_of_the_same_name_that_nobody_vouches_for_is_neither_kept_nor_replaced(
-    cohort: Path, run: Path, tmp_path: Path
-) -> None:
-    foreign = tmp_path / "out" / f"{CASE}.nii.gz"
-    foreign.parent.mkdir()
-    foreign.write_bytes(b"somebody's work")
-    with pytest.raises(PipelineError, match="--overwrite"):
-        segment([cohort], foreign.parent, bundle=run, device="cpu")
-    assert foreign.read_bytes() == b"somebody's work"
 
 
 def test_a_prediction_never_replaces_a_scan(cohort: Path, run: Path, tmp_path: Path) -> None:
