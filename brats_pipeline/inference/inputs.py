@@ -194,6 +194,18 @@ def _line(path: Path) -> str:
     return f"{path.name} {told.st_size} {told.st_mtime_ns}"
 
 
+def states_of(cases: Sequence[Case]) -> dict[str, dict[str, Any]]:
+    """Case id to the state of its files, the label map's among them, wherever they lie; as :func:`inputs_of` tells."""
+    told = {}
+    for case in cases:
+        files = dict(case.images) | ({} if case.label is None else {"label": case.label})
+        state = inputs_of(replace(case, images=files), list(files))
+        told[case.case_id] = {
+            name: {key: value for key, value in each.items() if key != "path"} for name, each in state.items()
+        }
+    return told
+
+
 def other_origin(recorded: Mapping[str, Mapping[str, Any]], now: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Where a recorded case came from, if that is another place than where it comes from now.
 

@@ -29,7 +29,15 @@ from brats_pipeline.metrics.lesions import LESION_COLUMNS, LesionScore, lesion_c
 from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall, specificity
 from brats_pipeline.metrics.ranking import RankedRun, Ranking, rank_runs
 from brats_pipeline.metrics.regions import region_masks, region_values
-from brats_pipeline.metrics.rows import COLUMNS, COLUMNS_2024, CaseScore, RegionScore, case_columns, missed_row
+from brats_pipeline.metrics.rows import (
+    COLUMNS,
+    COLUMNS_2024,
+    CaseScore,
+    RegionScore,
+    case_columns,
+    filled_columns,
+    missed_row,
+)
 from brats_pipeline.metrics.rules import RULES, LesionRules, Rules, rules_named, usual_rules
 from brats_pipeline.metrics.score import measure_case, score_case, score_miss
 from brats_pipeline.metrics.slices import (
@@ -96,6 +104,7 @@ __all__ = [
     "csv_text",
     "dice",
     "enhancing_twice",
+    "filled_columns",
     "hd95_mm",
     "headline",
     "holm",

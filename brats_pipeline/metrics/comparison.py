@@ -153,6 +153,20 @@ def compare_paired(
     )
 
 
+def mean_over_patients(values: Mapping[str, float], patients: Mapping[str, str]) -> float | None:
+    """The mean that :func:`compare_paired` forms: of the means of the patients; None where nothing is defined.
+
+    Args:
+        values: case id to value; NaN where it is not defined.
+        patients: case id to patient.
+    """
+    own: dict[str, list[float]] = {}
+    for case, value in values.items():
+        if not math.isnan(value):
+            own.setdefault(patients.get(case, case), []).append(value)
+    return float(np.mean([np.mean(each) for each in own.values()])) if own else None
+
+
 def _p(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -112,5 +113,10 @@ def join_runs(runs: Mapping[str, Sequence[AnyRow]], *, miss: Callable[[AnyRow], 
 
 
 def by_case(rows: Sequence[Row], *, region: str, metric: str) -> dict[str, float]:
-    """One metric of one region: case id to value."""
-    return {row.case_id: float(getattr(row, metric)) for row in rows if row.region == region}
+    """One metric of one region: case id to value, NaN where the rules define none."""
+    return {row.case_id: defined(getattr(row, metric)) for row in rows if row.region == region}
+
+
+def defined(value: float | None) -> float:
+    """A value of a table; NaN where there is none."""
+    return math.nan if value is None else float(value)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from brats_pipeline.metrics.comparison import FEWEST_CASES, lower_is_better
-from brats_pipeline.metrics.joining import Row
+from brats_pipeline.metrics.joining import Row, defined
 from brats_pipeline.metrics.statistics import RESAMPLES, TIE_DECIMALS, Floats, resampled
 from brats_pipeline.metrics.summary import patients_of
 
@@ -130,7 +130,11 @@ def rank_runs(
     signs = [1.0 if lower_is_better(metric) else -1.0 for metric in metrics]
     losses = np.array(
         [
-            [sign * getattr(table[key], metric) for key in keys for metric, sign in zip(metrics, signs, strict=True)]
+            [
+                sign * defined(getattr(table[key], metric))
+                for key in keys
+                for metric, sign in zip(metrics, signs, strict=True)
+            ]
             for table in tables.values()
         ],
         dtype=np.float64,

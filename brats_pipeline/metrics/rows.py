@@ -69,6 +69,14 @@ def case_columns(rules: Rules) -> tuple[str, ...]:
     return (*COLUMNS, *COLUMNS_2024) if rules.lesions and rules.lesions.nsd_voxel_mm else COLUMNS
 
 
+def filled_columns(rules: Rules) -> tuple[str, ...]:
+    """Those of :func:`case_columns` that these rules give a value: no lesions without rules for them, no distances of
+    slices."""
+    lesions, distances = ("lesion",), ("hd95", "assd", "nsd")
+    empty = (() if rules.lesions else lesions) + (distances if rules.slices else ())
+    return tuple(name for name in case_columns(rules) if not name.startswith(empty))
+
+
 @dataclass(frozen=True)
 class CaseScore:
     """What a case comes to.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from brats_pipeline.metrics import RegionScore
-from brats_pipeline.metrics.comparison import compare_paired, verdict
+from brats_pipeline.metrics.comparison import compare_paired, mean_over_patients, verdict
 from brats_pipeline.metrics.joining import by_case
 from brats_pipeline.metrics.ranking import Ranking, rank_runs
 from brats_pipeline.metrics.statistics import RESAMPLES, holm
@@ -20,12 +19,15 @@ from brats_pipeline.studies.plan import Plan
 def shared_rows(arms: Sequence[Scored]) -> dict[str, tuple[RegionScore, ...]]:
     """The rows of the cases that every arm with a finished fold has tested: arm to its rows.
 
-    A case that a network was asked for and could not segment is among them, as the miss that it is.
+    A case that a network was asked for and could not segment is among them, as the miss that it is. Empty where no
+    case was tested by all of these.
     """
     begun = [arm for arm in arms if arm.folds]
     if not begun:
         return {}
     common = set.intersection(*({row.case_id for row in arm.rows} for arm in begun))
+    if not common:
+        return {}
     return {arm.arm.name: tuple(row for row in arm.rows if row.case_id in common) for arm in begun}
 
 
@@ -172,9 +174,7 @@ def without_modalities(
         compared = [compare_paired(lost, whole, patients=patients, resamples=resamples) for lost, whole in values]
         adjusted = holm([each.p_value for each in compared])
         for (name, modality, region, _), (lost, _), each, p in zip(asked, values, compared, adjusted, strict=True):
-            defined = [value for value in lost.values() if not math.isnan(value)]
-            mean = sum(defined) / len(defined) if defined else None
-            found.append(WithoutModality(name, modality, region, metric, mean, each, p))
+            found.append(WithoutModality(name, modality, region, metric, mean_over_patients(lost, patients), each, p))
     return found
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brats_pipeline.cases import Case
 from brats_pipeline.data.datalist import Item, item_case
 from brats_pipeline.files import write_atomically
-from brats_pipeline.inference.inputs import inputs_of
+from brats_pipeline.inference.inputs import states_of
 from brats_pipeline.studies.checks import configuration_sha256
 from brats_pipeline.studies.leaving import still_to_leave_out
 from brats_pipeline.studies.plan import Arm, Plan
@@ -115,23 +114,14 @@ def without_fold(listing: Mapping[str, Any], fold: int) -> dict[str, Any]:
     return {**listing, "training": [item for item in listing["training"] if item["fold"] != fold], "testing": []}
 
 
-def case_states(cases: list[Case]) -> dict[str, Any]:
-    """Case id to the names, sizes and times of change of its files, wherever they lie."""
-    told = {}
-    for case in cases:
-        files = dict(case.images) | ({} if case.label is None else {"label": case.label})
-        state = inputs_of(replace(case, images=files), list(files))
-        told[case.case_id] = {
-            name: {key: value for key, value in each.items() if key != "path"} for name, each in state.items()
-        }
-    return told
-
-
 def data_sha256(listing: Mapping[str, Any]) -> str:
-    """Of the cases of a study, their folds and the state of their files."""
-    states = case_states([item_case(item) for item in listing["training"]])
-    folds = {item["case_id"]: [item["patient_id"], item["fold"]] for item in listing["training"]}
-    return hashlib.sha256(json.dumps([states, folds], sort_keys=True).encode()).hexdigest()
+    """Of the cases of a study, what their labels mean, their folds and the state of their files."""
+    states = states_of([item_case(item) for item in listing["training"]])
+    told = {
+        item["case_id"]: [item["patient_id"], item["fold"], item["convention"], item["modalities"]]
+        for item in listing["training"]
+    }
+    return hashlib.sha256(json.dumps([states, told], sort_keys=True).encode()).hexdigest()
 
 
 def identity(unit: Unit, plan: Plan, out: Path, data: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from brats_pipeline.cases import Case, decide_conventions, find_cases
 from brats_pipeline.data.datalist import item_case, read_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
+from brats_pipeline.inference.inputs import states_of
 from brats_pipeline.inference.segment import segment
 from brats_pipeline.overlays import configuration_sha256
 from brats_pipeline.predictions import probability_file
@@ -96,7 +97,7 @@ def first_asked(unseen: Sequence[Sequence[Case]]) -> list[list[Case]]:
 def probabilities_of(
     run: Path, cases: Sequence[Case], out: Path, *, device: str | None, quiet: bool
 ) -> tuple[dict[str, Path], Mapping[str, str]]:
-    """The files of probabilities of a run's cases; those that are not there are made.
+    """The files of probabilities of a run's cases; they are made unless they are there, of these very scans.
 
     Args:
         run: with weights.
@@ -120,18 +121,21 @@ def probabilities_of(
         "inference_sha256": file_sha256(run / "configs" / "inference.yaml"),
         "configuration_sha256": configuration_sha256(run),
     }
+    scans = states_of([replace(case, label=None) for case in cases])
     try:
         before = json.loads(stamp.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         before = {}
+    told = before.pop("scans", {})
+    fresh = all(told.get(case_id) == state for case_id, state in scans.items())
     files = {case.case_id: probability_file(folder, case.case_id) for case in cases}
     # Post-processing comes behind the probabilities: they are as good as new whatever was tuned meanwhile.
     same = all(before.get(name) == now[name] for name in ("weights_sha256", "inference_sha256"))
-    if same and all(path.is_file() for path in files.values()):
+    if same and fresh and all(path.is_file() for path in files.values()):
         return files, {}
-    if before != now and folder.is_dir():
+    if (before != now or not fresh) and folder.is_dir():
         shutil.rmtree(folder)
-    write_atomically(stamp, json.dumps(now, indent=2) + "\n")
+    write_atomically(stamp, json.dumps({**now, "scans": scans}, indent=2) + "\n")
     folders = list(dict.fromkeys(next(iter(case.images.values())).paths[0].parent for case in cases))
     with growing_bar("segment", quiet=quiet) as (on_start, on_case):
         result = segment(

@@ -15,6 +15,7 @@ import numpy as np
 from brats_pipeline.files import write_atomically
 from brats_pipeline.inference.expected_dice import MIN_CASES, RegionFit
 from brats_pipeline.metrics import lower_is_better
+from brats_pipeline.metrics.comparison import mean_over_patients
 from brats_pipeline.tuning.deciding import MEAN, ROW_COLUMNS, CaseRow, Verdict
 from brats_pipeline.tuning.grid import Grid, RegionSettings, Settings
 
@@ -92,15 +93,20 @@ class Tuning:
         ) or (f"No region has {MIN_CASES} cases with a mask, so no Dice can be expected of a new case.",)
 
     def table(self) -> list[list[str]]:
-        """A header, one row per region, and the mean over the regions of each case."""
+        """A header, one row per region, and the mean over the regions; all are means over patients."""
         unit = NAMES[self.metric]
         rows = [["region", f"{unit} untuned", "tuned, left out", "gain", "95 % interval", "in sample", "settings"]]
         digits = 2 if self.metric.endswith("_mm") else 4
         sign = -1 if lower_is_better(self.metric) else 1
 
+        patients = {row.case_id: row.patient_id for row in self.rows}
+
         def mean(region: str, column: str) -> float:
-            values = [getattr(row, column) for row in self.rows if region in (row.region, MEAN)]
-            return float(np.mean(values))
+            own: dict[str, list[float]] = {}
+            for row in self.rows:
+                if region in (row.region, MEAN):
+                    own.setdefault(row.case_id, []).append(getattr(row, column))
+            return mean_over_patients({case: float(np.mean(each)) for case, each in own.items()}, patients) or 0.0
 
         for region in (*self.scored, *([MEAN] if len(self.scored) > 1 else [])):
             interval = self.verdict.comparisons[region].interval_95

@@ -124,6 +124,33 @@ def test_nothing_is_compared_without_the_reference_arm() -> None:
     assert rank_arms(plan_of(), runs, patients=identities(runs["wide"])) is None
 
 
+def test_what_the_rules_do_not_define_is_no_number_and_stops_nothing() -> None:
+    rows = table(np.full((7, 2), 0.5))
+    runs = {"plain": rows, "wide": rows}
+    for each in compare_arms(plan_of(compare=("legacy_dice",)), runs, patients=identities(rows), resamples=100):
+        assert (each.comparison.n, each.adjusted_p) == (0, None)
+        assert "share no case in which" in each.sentence
+    assert rank_arms(plan_of(compare=("legacy_dice",)), runs, patients=identities(rows), resamples=100) is None
+
+
+def test_a_mean_without_a_modality_and_its_cost_are_over_the_same_patients() -> None:
+    random = np.random.default_rng(3)
+    whole = table(random.uniform(0.5, 0.8, (9, 2)))
+    patients = {each.case_id: "often" if each.case_id < "case05" else each.case_id for each in whole}
+    for share in (0.0, 0.3):
+        lost = table(
+            np.array([each.dice * (share if patients[each.case_id] == "often" else 1) for each in whole]).reshape(9, 2)
+        )
+        arm = replace(scored("plain", whole), missing={"t1": lost})
+        for each in without_modalities(plan_of(), [arm], {"plain": whole}, patients=patients, resamples=100):
+            by_patient: dict[str, list[float]] = {}
+            for one in whole:
+                if one.region == each.region:
+                    by_patient.setdefault(patients[one.case_id], []).append(one.dice)
+            before = np.mean([np.mean(values) for values in by_patient.values()])
+            assert each.mean == pytest.approx(before + each.comparison.mean_difference, abs=1e-6)
+
+
 def test_seeds_are_averaged_case_by_case() -> None:
     first = (row(0, "WT", 0.2, hd95_mm=1.0), row(1, "WT", 0.4))
     second = (row(0, "WT", 0.6, hd95_mm=4.0), row(1, "WT", 0.8))

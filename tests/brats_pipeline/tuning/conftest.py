@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from brats_pipeline.bundles import bundle_path, freeze_bundle
+from brats_pipeline.data.datalist import item_case, read_datalist
 from brats_pipeline.files import file_sha256
+from brats_pipeline.inference.inputs import states_of
 from brats_pipeline.overlays import configuration_sha256
 from transforms.probabilities import write_probabilities
 
@@ -71,5 +74,6 @@ def vouch(run: Path, tuning: Path | None = None) -> None:
         "weights_sha256": file_sha256(run / "models" / "model.pt"),
         "inference_sha256": file_sha256(run / "configs" / "inference.yaml"),
         "configuration_sha256": configuration_sha256(run),
+        "scans": states_of([replace(item_case(item), label=None) for item in read_datalist(run / "datalist.json")]),
     }
     ((tuning or run / "tuning") / "predictions.json").write_text(json.dumps(stamp))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -306,3 +307,20 @@ def test_no_dice_is_expected_on_the_word_of_a_few_cases(make_run: MakeRun) -> No
     few = tune(make_run(speckled(9)), grid=SMALL)
     assert not (few.run / "configs" / "expected_dice.json").exists()
     assert any("no Dice can be expected" in sentence for sentence in few.expectations())
+
+
+def test_probabilities_of_other_scans_are_not_taken_whatever_the_cases_are_called(make_run: MakeRun) -> None:
+    run = make_run(speckled(6))
+    scans = run.parent / "cohort"
+    times = (scans / "case0.nii.gz").stat()
+    os.utime(scans / "case0.nii.gz", ns=(times.st_atime_ns, times.st_mtime_ns + 10**9))
+    with pytest.raises(PipelineError, match="no cases here"):  # a network is asked; the drawn files suit none
+        tune(run, grid=SMALL)
+
+
+def test_the_gain_that_is_told_is_the_one_whose_interval_stands_beside_it(make_run: MakeRun) -> None:
+    patients = {f"case{number}": "often" if number < 4 else f"patient{number}" for number in range(8)}
+    tuning = tune(make_run(speckled(8), patients=patients), grid=SMALL)
+    for row in tuning.table()[1:]:
+        assert float(row[3]) == pytest.approx(tuning.verdict.comparisons[row[0]].mean_difference, abs=2e-4)
+        assert float(row[2]) - float(row[1]) == pytest.approx(float(row[3]), abs=2e-4)
