@@ -9,7 +9,10 @@ case is named. How numbers come about stands in :mod:`brats_pipeline.metrics`, h
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -105,12 +108,15 @@ def evaluate(
     except OSError as error:
         raise PipelineError(f"{out}: cannot be made ({error.strerror or error}); name another folder") from error
     outcomes = {}
+    folders = [predictions, *roots, *([probable] if probable else [])]
     for case_id, outcome in score_pairs(pairs, rules=chosen, images=images, workers=workers):
-        outcomes[case_id] = outcome
+        without = None if outcome.no_calibration is None else seen_from(outcome.no_calibration, folders)
+        outcomes[case_id] = replace(outcome, no_calibration=without)
         if on_case:
             on_case(case_id)
     failures = {case_id: outcome.failure for case_id, outcome in outcomes.items() if outcome.failure is not None}
     failures |= {case_id: f"{reason}; not scored" for case_id, reason in pairing.refused.items()}
+    failures = {case_id: seen_from(reason, folders) for case_id, reason in failures.items()}
     rows = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].rows)
     slices = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].slices)
     lesions = tuple(row for case_id in sorted(outcomes) for row in outcomes[case_id].lesions)
@@ -194,6 +200,14 @@ def evaluate(
         seeds={"bootstrap": 0},
     )
     return evaluation
+
+
+def seen_from(reason: str, folders: Sequence[str | Path]) -> str:
+    """A reason with its files named as they lie below one of these folders: all may lie elsewhere tomorrow."""
+    for folder in folders:
+        for place in (Path(folder).resolve(), Path(folder)):
+            reason = re.sub(rf"(?<![\w./-]){re.escape(f'{place}{os.sep}')}", "", reason)
+    return reason
 
 
 def _prediction_files(pair: Pair) -> list[Path]:

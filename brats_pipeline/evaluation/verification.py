@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,11 @@ from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation.evaluate import evaluate
 from brats_pipeline.evaluation.manifest import NAME, read_manifest, versions
 from brats_pipeline.files import file_sha256
+from brats_pipeline.report.stated import stated
 
 TABLES = {"cases.csv": 2, "lesions.csv": 4, "slices.csv": 2, "calibration.csv": 2}
 """Table to the number of its first columns that name a row."""
+PAGES = ("report.md", "report.html")
 SIDES = {"predictions": "prediction", "references": "reference", "probabilities": "file of probabilities"}
 
 
@@ -84,7 +86,9 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
         except PipelineError as error:
             raise PipelineError(f"{out}: the figures cannot be made again: {error}") from error
         figures = [each for name in TABLES for each in _table_differences(name, out / name, again / name)]
-        figures += _summary_differences(out / "summary.json", again / "summary.json")
+        figures += summary_differences(out / "summary.json", again / "summary.json")
+        figures += [each for name in PAGES for each in page_differences(out / name, again / name)]
+        files += unlisted(manifest, read_manifest(again)["outputs"])
     now = versions()
     other = [
         f"{name} was {version}, now it is {now.get(name, 'not installed')}"
@@ -110,13 +114,21 @@ def _changed(out: Path, told: Mapping[str, str]) -> Iterator[tuple[str, str]]:
             yield name, f"was changed after {NAME} was written"
 
 
-def _rows(path: Path, keys: int) -> dict[tuple[str, ...], dict[str, str]]:
+def unlisted(manifest: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
+    """Files of a report whose hash the manifest should hold and does not, a sentence each."""
+    return [f"{name} is not listed in {NAME}" for name in wanted if name not in manifest["outputs"]]
+
+
+def _rows(path: Path, keys: int) -> dict[tuple[str, ...], list[dict[str, str]]]:
     """Rows of a table by their first columns."""
+    found: dict[tuple[str, ...], list[dict[str, str]]] = {}
     if not path.is_file():
-        return {}
+        return found
     reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8", errors="replace")))
     columns = list(reader.fieldnames or [])[:keys]
-    return {tuple(str(row[column]) for column in columns): row for row in reader}
+    for row in reader:
+        found.setdefault(tuple(str(row[column]) for column in columns), []).append(row)
+    return found
 
 
 def _table_differences(name: str, stated: Path, again: Path) -> Iterator[str]:
@@ -128,18 +140,33 @@ def _table_differences(name: str, stated: Path, again: Path) -> Iterator[str]:
             yield f"{where}: the predictions give no such row"
         elif key not in said:
             yield f"{where}: the row is missing"
+        elif len(said[key]) != len(found[key]):
+            yield f"{where}: the row stands {len(said[key])} times, the predictions give it {len(found[key])} times"
         else:
-            for column in [*found[key], *(set(said[key]) - set(found[key]))]:
-                if said[key].get(column) != found[key].get(column):
-                    yield (
-                        f"{where}: {column} is {said[key].get(column) or 'empty'}, the predictions give "
-                        f"{found[key].get(column) or 'none'}"
-                    )
+            for row, other in zip(said[key], found[key], strict=True):
+                for column in [*other, *(set(row) - set(other))]:
+                    if row.get(column) != other.get(column):
+                        yield (
+                            f"{where}: {column} is {row.get(column) or 'empty'}, the predictions give "
+                            f"{other.get(column) or 'none'}"
+                        )
 
 
-def _summary_differences(stated: Path, again: Path) -> Iterator[str]:
+def page_differences(page: Path, again: Path) -> Iterator[str]:
+    """What a page states otherwise than the one made again, a sentence for each line or cell of a table."""
+    said, found = stated(page), stated(again)
+    if len(said) != len(found):
+        yield f"{page.name}: has {len(said)} lines or cells of tables, made again it has {len(found)}"
+        return
+    for one, other in zip(said, found, strict=True):
+        if one != other:
+            yield f"{page.name}: says “{one}”, made again it says “{other}”"
+
+
+def summary_differences(stated_file: Path, again: Path) -> Iterator[str]:
+    """What a ``summary.json`` states otherwise than the one made again, versions aside, a sentence each."""
     try:
-        said = _flat(json.loads(stated.read_text(encoding="utf-8")))
+        said = _flat(json.loads(stated_file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         yield f"summary.json cannot be read ({error})"
         return

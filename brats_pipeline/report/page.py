@@ -113,7 +113,7 @@ def write_report(
         noun="patient" if len(owners) < len(by_case) else noun,
         differences=smallest_differences(scores, rules.regions, patients=patients),
     )
-    calibrated = None if calibration is None else reliability.section(calibration, rules.regions, len(by_case))
+    calibrated = None if calibration is None else reliability.section(calibration, rules.regions, by_case.keys())
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("brats_pipeline.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,13 +44,13 @@ class Section:
     header: Sequence[str] = HEADER
 
 
-def section(calibration: Calibration, regions: Sequence[str], scored: int) -> Section:
+def section(calibration: Calibration, regions: Sequence[str], scored: Set[str]) -> Section:
     """Put the calibration of a cohort into words and a table.
 
     Args:
         calibration: of the cohort.
         regions: that were scored.
-        scored: cases that were scored.
+        scored: ids of the cases that were scored.
     """
     rows = _rows(calibration)
     return Section(_gaps(calibration, regions, scored), rows, NOTES if rows else ())
@@ -118,13 +118,13 @@ def _rows(calibration: Calibration) -> list[list[str]]:
     return rows
 
 
-def _gaps(calibration: Calibration, regions: Sequence[str], scored: int) -> list[str]:
+def _gaps(calibration: Calibration, regions: Sequence[str], scored: Set[str]) -> list[str]:
     """What the figures leave out, a sentence each."""
     sentences = []
     if calibration.without:
-        part = scored - len(calibration.without)
+        part = len(scored - calibration.without.keys())
         why = "; ".join(f"{case_id}: {reason}" for case_id, reason in calibration.without.items())
-        sentences.append(f"{part} of {scored} cases take part. Left out: {why}.")
+        sentences.append(f"{part} of {len(scored)} cases take part. Left out: {why}.")
     if calibration.regions and (absent := [region for region in regions if region not in calibration.regions]):
         sentences.append(f"No probabilities of {', '.join(absent)}.")
     return sentences

@@ -185,6 +185,14 @@ def test_regions_and_cases_without_probabilities_are_named_in_the_report(tree: P
         assert "2 of 3 cases take part. Left out: C: no probabilities." in text
 
 
+def test_a_case_that_cannot_be_scored_is_not_taken_off_those_that_take_part(tree: Path) -> None:
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 9, np.uint8), AFFINE), tree / "references" / "B.nii.gz")
+    run(tree)
+    assert (
+        "2 of 2 cases take part. Left out: B: its reference cannot be used" in (tree / "out" / "report.md").read_text()
+    )
+
+
 def test_where_no_file_can_be_used_the_report_says_so_and_draws_nothing(tree: Path) -> None:
     for path in (tree / "predictions" / "probabilities").iterdir():
         path.write_bytes(b"no archive")

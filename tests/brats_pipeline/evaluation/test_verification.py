@@ -17,6 +17,7 @@ import pytest
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation.evaluate import evaluate
 from brats_pipeline.evaluation.verification import verify_report
+from brats_pipeline.files import file_sha256
 from brats_pipeline.phantom import write_cohort
 
 Command = Callable[..., Any]
@@ -133,3 +134,39 @@ def test_the_command_says_what_holds_and_exits_by_it(tree: Path, command: Comman
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"holds no manifest\.json"):
         verify_report(tmp_path)
+
+
+def test_a_report_of_predictions_that_cannot_be_used_holds(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = sorted((tree / "predictions").iterdir())
+    first.write_bytes(first.read_bytes()[:200])
+    image = nib.load(second)
+    half = np.asanyarray(image.dataobj).astype(np.float32)
+    half[0, 0, 0] = 0.5
+    nib.save(nib.Nifti1Image(half, image.affine), second)
+    monkeypatch.chdir(tree)
+    failed = evaluate("predictions", "cohort", "other", images=False).failed
+    assert len(failed) == 2
+    assert not any(str(tree) in reason or "predictions/" in reason for reason in failed.values())
+    assert verify_report("other").figures == ()
+
+
+def test_falsified_pages_and_second_rows_are_found_though_the_manifest_was_falsified_too(tree: Path) -> None:
+    report = tree / "report"
+    lines = (report / "cases.csv").read_text().splitlines()
+    cells = lines[1].split(",")
+    true = f"{float(cells[2]):.3f}"
+    cells[2] = "0.999"
+    (report / "cases.csv").write_text("\n".join([lines[0], ",".join(cells), *lines[1:]]) + "\n")
+    for name in ("report.html", "report.md"):
+        text = (report / name).read_text()
+        assert true in text
+        (report / name).write_text(text.replace(true, "0.999"))
+    manifest = json.loads((report / "manifest.json").read_text())
+    manifest["outputs"] |= {name: file_sha256(report / name) for name in ("cases.csv", "report.html")}
+    del manifest["outputs"]["report.md"]
+    (report / "manifest.json").write_text(json.dumps(manifest))
+    found = verify_report(report)
+    assert found.files == ("report.md is not listed in manifest.json",)
+    assert any("the row stands 2 times" in sentence for sentence in found.figures)
+    for name in ("report.html", "report.md"):
+        assert any(sentence.startswith(f"{name}: says “") and "0.999" in sentence for sentence in found.figures)
