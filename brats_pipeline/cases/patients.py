@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from brats_pipeline.cases.case import Case
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import write_atomically
 
 COLUMNS = ("case_id", "patient_id")
 
@@ -58,6 +60,22 @@ def read_patients(path: str | os.PathLike[str]) -> dict[str, str]:
     if not patients:
         raise PipelineError(f"{path}: lists no case; write one line for each case below the names of the columns")
     return patients
+
+
+def write_patients(patients: Mapping[str, str], path: Path) -> None:
+    """Write what :func:`read_patients` reads.
+
+    Args:
+        patients: case id to patient id.
+        path: the CSV file.
+
+    Raises:
+        PipelineError: the file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *patients.items()])
+    write_atomically(path, text.getvalue())
 
 
 def with_patients(cases: Sequence[Case], mapping: Mapping[str, str]) -> list[Case]:

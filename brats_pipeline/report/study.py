@@ -114,6 +114,7 @@ class StudyPage:
         reference: name of the reference arm.
         rules: of scoring.
         noun: ``case`` or ``patient``.
+        patients: to whom the cases of the tables belong.
         regions: in the order of tables.
         metrics: columns of the headline table.
         arms: those that have figures.
@@ -138,6 +139,7 @@ class StudyPage:
     reference: str
     rules: Rules
     noun: str
+    patients: int
     regions: tuple[str, ...]
     metrics: tuple[str, ...]
     arms: tuple[ArmFigures, ...]
@@ -214,7 +216,8 @@ def write_study_report(out: Path, page: StudyPage) -> None:
         figures=figures,
         captions=CAPTIONS,
         names=NAMES,
-        few=too_few(len(cases)),
+        few=too_few(page.patients, noun="patient" if page.patients < len(cases) else page.noun),
+        intervals=words.interval_note(len(cases), page.patients, page.noun),
         heads=[each.case_id for each in page.pictures if each.shows_head],
         versions=page.versions,
     )

@@ -17,6 +17,8 @@ from brats_pipeline.report.overlay import COLOURS, OTHER_COLOUR, draw_outline
 
 Plane = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+MARKERS = ("", "o", "s", "^", "D", "v")
+"""Of the arms that share a colour, in this order: the first has none."""
 ACROSS = 4
 """Panels beside each other in the picture of a case."""
 
@@ -50,7 +52,9 @@ def arms_chart(dice: Mapping[str, Mapping[str, float]], arms: Sequence[str]) -> 
 
 
 def curves_chart(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) -> Figure | None:
-    """Loss and, where anything was validated, mean validation Dice by epoch of every training; one colour an arm.
+    """Loss and, where anything was validated, mean validation Dice by epoch of every training.
+
+    An arm has a colour of its own, or shares it and has a marker of its own.
 
     Args:
         curves: arm to the columns of each of its ``curves.csv``; ``val_loss`` and ``val_dice`` where they are.
@@ -64,17 +68,22 @@ def curves_chart(curves: Mapping[str, Sequence[Mapping[str, Sequence[float]]]]) 
     drawn = (("val_loss", (0, (4, 2)), loss), ("val_dice", "-", panels[-1]))
     for number, (arm, runs) in enumerate(curves.items()):
         colour = _CHANNELS[number % len(_CHANNELS)]
+        own = MARKERS[number // len(_CHANNELS) % len(MARKERS)]
         for order, columns in enumerate(runs):
             epochs = np.array(columns["epoch"], dtype=float)
             label = arm if order == 0 else None
-            loss.plot(epochs, columns["loss"], color=colour, linewidth=1.2, label=label)
+            loss.plot(
+                epochs, columns["loss"], color=colour, linewidth=1.2, label=label, marker=own, markersize=4,
+                markevery=max(1, len(epochs) // 8),
+            )  # fmt: skip
             for name, style, axes in drawn:
                 values = np.array(columns.get(name, ()), dtype=float)
                 known = np.isfinite(values)
                 if known.any():
-                    marker = "." if known.sum() < 30 else None
+                    marker = own or ("." if known.sum() < (30 if len(curves) <= len(_CHANNELS) else 2) else None)
                     axes.plot(
                         epochs[known], values[known], color=colour, linestyle=style, linewidth=1.2, marker=marker,
+                        markersize=4 if own else None, markevery=max(1, int(known.sum()) // 8) if own else None,
                         label=label if axes is not loss else None,
                     )  # fmt: skip
     dashed = any("val_loss" in columns for runs in curves.values() for columns in runs)

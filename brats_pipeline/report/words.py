@@ -49,14 +49,15 @@ def _meaning(name: str) -> str:
     return f"{name} ({', '.join(f'{value} {tissue}' for value, tissue in CONVENTIONS[name].tissues.items())})"
 
 
-def interval_note(cases: int, patients: int) -> str:
+def interval_note(cases: int, patients: int, noun: str = "case") -> str:
     """What the 95 % intervals were made from.
 
     Args:
         cases: that are scored.
         patients: that they belong to.
+        noun: what a case is called.
     """
-    unit = "cases"
+    unit = f"{noun}s"
     if patients < cases:
         whole = f"{patients} patient{'' if patients == 1 else 's'} with {cases} time points"
         unit = f"patients ({whole}, drawn together)"

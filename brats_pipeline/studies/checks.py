@@ -13,9 +13,10 @@ from typing import Any
 from brats_pipeline.bundles import WHOLE_CONFIGS, bundle_path, network_overlay
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
-from brats_pipeline.metrics import RULES, RegionScore
+from brats_pipeline.metrics import RULES, RegionScore, filled_columns, rules_named
 from brats_pipeline.metrics.comparison import lower_is_better
 from brats_pipeline.studies.plan import Arm, Plan
+from brats_pipeline.studies.scores import COUNTED
 
 SET_BY_STUDY = frozenset(["fold", "folds", "seed", "data_list_file_path", "dataset_dir", "resume", "output_dir"])
 """Ids that belong to the study itself: its folds, its seeds, its folders."""
@@ -35,6 +36,7 @@ def check_plan(plan: Plan) -> None:
 def _mistakes(plan: Plan) -> Iterator[str]:
     if plan.rules is not None and plan.rules not in RULES:
         yield f"evaluation.rules: unknown rules {plan.rules!r}; known: {', '.join(RULES)}"
+    filled = filled_columns(rules_named(plan.rules)) if plan.rules is not None and plan.rules in RULES else COLUMNS
     for key, names in (("metrics", plan.metrics), ("compare", plan.compare), ("ranking", plan.ranking)):
         for name in names:
             if name not in COLUMNS:
@@ -44,6 +46,10 @@ def _mistakes(plan: Plan) -> Iterator[str]:
                     lower_is_better(name)
                 except ValueError as error:
                     yield f"evaluation.{key}: {error}"
+            if name in COUNTED and any(len(arm.seeds) > 1 for arm in plan.arms):
+                yield f"evaluation.{key}: {name} is a count, which has no mean over the seeds of an arm; leave it out"
+            elif name in COLUMNS and name not in filled:
+                yield f"evaluation.{key}: the rules {plan.rules} give no {name}"
     found: dict[str, list[str]] = {}
     for arm in plan.arms:
         for mistake in _arm_mistakes(arm):

@@ -17,7 +17,7 @@ from brats_pipeline.evaluation.manifest import read_manifest
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.metrics import RegionScore
 from brats_pipeline.predictions import files_by_case
-from brats_pipeline.studies.opening import DATALIST
+from brats_pipeline.studies.opening import DATALIST, PATIENTS
 from brats_pipeline.studies.plan import Arm, Plan
 from brats_pipeline.studies.scores import mean_rows, read_scores
 from brats_pipeline.studies.source import data_folder
@@ -180,6 +180,7 @@ class _Scorer:
             rules=self.rules,
             convention=self.convention,
             only=names,
+            patients=self.out / PATIENTS,
             workers=self.workers,
             images=images,
         )

@@ -15,9 +15,9 @@ from brats_pipeline.metrics.ranking import Ranking
 from brats_pipeline.metrics.statistics import RESAMPLES
 from brats_pipeline.report.study import ArmFigures, Compared, write_study_report
 from brats_pipeline.studies.comparing import shared_rows
-from brats_pipeline.studies.figures import figures_of
+from brats_pipeline.studies.figures import Figures, figures_of
 from brats_pipeline.studies.gathering import Scored, gather
-from brats_pipeline.studies.opening import DATALIST
+from brats_pipeline.studies.opening import DATALIST, forget_report
 from brats_pipeline.studies.page import page_of
 from brats_pipeline.studies.plan import Plan, as_json
 from brats_pipeline.studies.source import data_folder
@@ -35,14 +35,14 @@ class Merged:
         compared: each arm against the reference arm.
         ranking: of the arms, or None.
         missing: what is not there, a sentence each.
-        report: the HTML file.
+        report: the HTML file; None where no arm has a finished fold, so that there is none.
     """
 
     arms: tuple[ArmFigures, ...]
     compared: tuple[Compared, ...]
     ranking: Ranking | None
     missing: tuple[str, ...]
-    report: Path
+    report: Path | None
 
     @property
     def complete(self) -> bool:
@@ -77,17 +77,39 @@ def merge(
     scored = gather(plan, out, record, workers=workers, images=images, on_arm=on_arm)
     rows = shared_rows(scored)
     figures = figures_of(plan, out, scored, rows, resamples=resamples)
-    missing = tuple(_missing(plan, scored, rows))
+    missing = tuple(what_is_missing(plan, scored, rows))
     written = tables(plan, figures)
     for name in TABLES:
         if name in written:
             write_atomically(out / name, written[name])
         else:
             (out / name).unlink(missing_ok=True)
-    rules = _rules(scored)
+    rules = rules_of(scored)
+    forget_report(out)
     if rules is not None:
         page = page_of(plan, out, scored, rows, figures, warnings=missing, rules=rules, images=images)
         write_study_report(out, page)
+    write_atomically(out / "summary.json", summary_text(plan, rules, rows, figures, missing))
+    _write_manifest(plan, out, record, scored, images=images)
+    return Merged(figures.arms, figures.compared, figures.ranking, missing, out / "report.html" if rules else None)
+
+
+def summary_text(
+    plan: Plan,
+    rules: Rules | None,
+    rows: Mapping[str, Sequence[RegionScore]],
+    figures: Figures,
+    missing: Sequence[str],
+) -> str:
+    """The content of ``summary.json``.
+
+    Args:
+        plan: the study.
+        rules: that the arms were scored by; None where none was.
+        rows: from :func:`shared_rows`.
+        figures: made of these.
+        missing: what is not there, a sentence each.
+    """
     summary = {
         "schema_version": SCHEMA_VERSION,
         "study": as_json(plan),
@@ -97,19 +119,18 @@ def merge(
         "missing": list(missing),
         "versions": versions(),
     }
-    write_atomically(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    _write_manifest(plan, out, record, scored, images=images)
-    return Merged(figures.arms, figures.compared, figures.ranking, missing, out / "report.html")
+    return json.dumps(summary, indent=2) + "\n"
 
 
-def _rules(scored: Sequence[Scored]) -> Rules | None:
+def rules_of(scored: Sequence[Scored]) -> Rules | None:
     """The rules that the arms were scored by."""
     for home in (home for arm in scored for home in arm.seeds.values()):
         return rules_named(json.loads((home / "summary.json").read_text(encoding="utf-8"))["rules"]["name"])
     return None
 
 
-def _missing(plan: Plan, scored: Sequence[Scored], rows: Mapping[str, Sequence[RegionScore]]) -> list[str]:
+def what_is_missing(plan: Plan, scored: Sequence[Scored], rows: Mapping[str, Sequence[RegionScore]]) -> list[str]:
+    """What a study lacks, a sentence each; nothing where every arm was tested on every case."""
     sentences = []
     for arm in scored:
         lacking = [unit for unit in arm.finished if unit.lacks(plan)]
@@ -136,7 +157,7 @@ def _missing(plan: Plan, scored: Sequence[Scored], rows: Mapping[str, Sequence[R
             f"{len(left_out - common)} cases were not tested by every arm yet and are left out of all tables; "
             f"{len(common)} remain"
         )
-    if begun_arms and plan.reference not in rows:
+    if rows and plan.reference not in rows:
         sentences.append(f"{plan.reference} is the reference arm and not done, so that nothing is compared")
     for arm in scored:
         sentences += [

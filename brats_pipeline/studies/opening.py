@@ -13,7 +13,7 @@ from typing import Any
 
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import decide_conventions, find_cases
-from brats_pipeline.cases.patients import read_patients, with_patients
+from brats_pipeline.cases.patients import read_patients, with_patients, write_patients
 from brats_pipeline.data.datalist import case_items, read_whole_datalist, split_cases, write_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
@@ -25,6 +25,10 @@ from brats_pipeline.studies.units import data_sha256, identity, own_bundle, unit
 SCHEMA_VERSION = 1
 RECORD = "study.json"
 DATALIST = "datalist.json"
+PATIENTS = "patients.csv"
+"""Which case is whose, as :func:`brats_pipeline.cases.patients.read_patients` reads it."""
+REPORT = ("report.html", "report.md", "figures")
+"""What people read; it must not outlive what it tells of."""
 
 
 def open_study(
@@ -48,9 +52,10 @@ def open_study(
         datalist: folds made by ``split``, instead of those made here; its own number of folds must suit the study.
         convention: label convention of the references, where the data leave it open.
         patients: CSV of case_id,patient_id for ``data`` whose names do not tell the patient.
-        new: take a changed study or changed data; units that the change does not touch are kept.
+        new: take a changed study or changed data; units that the change does not touch are kept, and so are data,
+            convention, patients and folds that neither the call nor the change gives anew.
         on_case: called with the id of each case whose label map was read.
-        say: told in a line what is waited for.
+        say: told in a line what is waited for, and that folds are made anew.
 
     Returns:
         The record: ``study`` (the plan as JSON), ``data`` (see ``source.data_folder``), ``data_sha256``, and ``units``
@@ -63,7 +68,7 @@ def open_study(
     out = Path(out).resolve()
     _earlier(out)  # what is no study's folder is left as it is
     with ExitStack() as claims, taking_turns(out, on_wait=lambda: say(f"waiting: another process is opening {out}")):
-        return _open(plan, out, data, datalist, convention, patients, new=new, on_case=on_case, claims=claims)
+        return _open(plan, out, data, datalist, convention, patients, new=new, on_case=on_case, claims=claims, say=say)
 
 
 def _open(
@@ -77,17 +82,25 @@ def _open(
     new: bool,
     on_case: Callable[[str], None] | None,
     claims: ExitStack,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """What :func:`open_study` does once it is its turn."""
     earlier = _earlier(out)
     if earlier is not None and not new:
         _refuse_changes(out, plan, earlier)
     source = choose_source(plan, out, data, earlier, new=new)
-    begun = earlier is not None and not new and (out / DATALIST).is_file()
-    if begun and datalist is None:
-        listing = _same_cases(out, source)
+    before = _listing(out) if earlier is not None and (out / DATALIST).is_file() else None
+    begun = before is not None and not new
+    remembered = convention if convention is not None or earlier is None else earlier.get("convention")
+    if before is not None and not new and datalist is None:
+        listing = _same_cases(out, source, before)
+    elif datalist is not None:
+        listing = _listed(plan, datalist, patients)
     else:
-        listing = _split(plan, source, datalist, convention, patients, on_case)
+        known = {} if before is None else {item["case_id"]: item["patient_id"] for item in before["training"]}
+        listing = _split(plan, source, remembered, patients, known, on_case)
+        if earlier is not None and before is not None:
+            listing = _keep_folds(plan, earlier, before, listing, say)
     told = data_sha256(listing)
     if earlier is not None and not new and earlier["data_sha256"] != told:
         raise PipelineError(f"{source}: the scans or the folds are not those that the study began with; {_advice(out)}")
@@ -104,13 +117,14 @@ def _open(
         "study": as_json(plan),
         "content": plan.content,
         "data": source.relative_to(out).as_posix() if source.is_relative_to(out) else str(source),
-        "convention": convention if earlier is None or convention is not None else earlier.get("convention"),
+        "convention": remembered,
         "data_sha256": told,
         "units": identities,
     }
     if new:
         _forget_changed(plan, out, identities)
     write_datalist(listing, out / DATALIST)
+    write_patients({item["case_id"]: item["patient_id"] for item in listing["training"]}, out / PATIENTS)
     write_atomically(out / "study.yaml", plan.path.read_bytes())
     write_atomically(out / RECORD, json.dumps(record, indent=2, default=str) + "\n")
     return record
@@ -133,7 +147,7 @@ def _earlier(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         others = [path.name for path in out.iterdir() if not path.name.startswith(".")] if out.is_dir() else []
         # What was begun and killed before its record stood there holds these at most, or another process wrote it now.
-        if set(others) - {"bundles", COHORT, DATALIST, "study.yaml", "units", RECORD}:
+        if set(others) - {"bundles", COHORT, DATALIST, PATIENTS, "study.yaml", "units", RECORD}:
             raise PipelineError(f"{out} is not empty and holds no study; choose another folder with --out") from None
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -209,15 +223,30 @@ def _forget_changed(plan: Plan, out: Path, identities: Mapping[str, str]) -> Non
             if not any(folder.parent.iterdir()):
                 folder.parent.rmdir()
     shutil.rmtree(out / "arms", ignore_errors=True)
+    forget_report(out)
 
 
-def _same_cases(out: Path, source: Path) -> dict[str, Any]:
+def _listing(out: Path) -> dict[str, Any]:
+    """The datalist of a study that was begun, as it was written."""
+    content: dict[str, Any] = json.loads((out / DATALIST).read_text(encoding="utf-8"))
+    return content
+
+
+def forget_report(out: Path) -> None:
+    """Remove the report of a study, where there is one."""
+    for name in REPORT:
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        else:
+            (out / name).unlink(missing_ok=True)
+
+
+def _same_cases(out: Path, source: Path, listing: Mapping[str, Any]) -> dict[str, Any]:
     """The datalist of a study that was begun, its cases as they lie now.
 
     Raises:
         PipelineError: a case is gone, or there is one more.
     """
-    listing: dict[str, Any] = json.loads((out / DATALIST).read_text(encoding="utf-8"))
     seen = {case.case_id: case for case in find_cases(source)}
     known = {item["case_id"] for item in listing["training"]}
     if gone := sorted(known - seen.keys()):
@@ -231,28 +260,62 @@ def _same_cases(out: Path, source: Path) -> dict[str, Any]:
     return {**listing, "training": items, "testing": []}
 
 
+def _listed(plan: Plan, datalist: str | Path, patients: str | Path | None) -> dict[str, Any]:
+    """The datalist of the study from a file.
+
+    Raises:
+        PipelineError: its number of folds does not suit the study, or patients are told beside it.
+    """
+    if patients is not None:
+        raise PipelineError("a datalist names its patients already; give --patients to `split`, or leave it out")
+    listing = read_whole_datalist(datalist)
+    folds = {item.get("fold") for item in listing["training"]}
+    if folds != set(range(plan.folds.k)):
+        told = ", ".join(map(str, sorted(folds, key=str)))
+        raise PipelineError(
+            f"{datalist}: has the folds {told}, the study has {plan.folds.k}; write it with --folds {plan.folds.k}"
+        )
+    return listing
+
+
 def _split(
     plan: Plan,
     source: Path,
-    datalist: str | Path | None,
     convention: str | None,
     patients: str | Path | None,
+    known: Mapping[str, str],
     on_case: Callable[[str], None] | None,
 ) -> dict[str, Any]:
-    """The datalist of the study, from its data or from a file."""
-    if datalist is not None:
-        if patients is not None:
-            raise PipelineError("a datalist names its patients already; give --patients to `split`, or leave it out")
-        listing = read_whole_datalist(datalist)
-        folds = {item.get("fold") for item in listing["training"]}
-        if folds != set(range(plan.folds.k)):
-            told = ", ".join(map(str, sorted(folds, key=str)))
-            raise PipelineError(
-                f"{datalist}: has the folds {told}, the study has {plan.folds.k}; write it with --folds {plan.folds.k}"
-            )
-        return listing
+    """The datalist of the study from its data; without a table of patients, cases keep those that are ``known``."""
     cases = find_cases(source)
     if patients is not None:
         cases = with_patients(cases, read_patients(patients))
+    else:
+        cases = [replace(case, patient_id=known.get(case.case_id, case.patient_id)) for case in cases]
     cases = decide_conventions([case for case in cases if case.label is not None], convention)
     return split_cases(cases, folds=plan.folds.k, seed=plan.folds.seed, name=plan.name, on_case=on_case)
+
+
+def _keep_folds(
+    plan: Plan,
+    earlier: Mapping[str, Any],
+    before: Mapping[str, Any],
+    listing: dict[str, Any],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """The new datalist with the folds of the earlier one, wherever those came from, if these still mean something."""
+
+    def patients(content: Mapping[str, Any]) -> dict[str, str]:
+        return {item["case_id"]: item["patient_id"] for item in content["training"]}
+
+    folds = earlier["study"]["folds"]
+    if (folds["k"], folds["seed"]) != (plan.folds.k, plan.folds.seed):
+        why = "their number or seed"
+    elif patients(before) != patients(listing):
+        why = "the cases or their patients"
+    else:
+        fold = {item["case_id"]: item["fold"] for item in before["training"]}
+        items = [item | {"fold": fold[item["case_id"]]} for item in listing["training"]]
+        return {**before, "training": items, "testing": listing["testing"]}
+    say(f"the folds are made anew, since {why} changed; give --datalist to have others")
+    return listing

@@ -58,12 +58,12 @@ def page_of(
     dice = _mean_dice(rows)
     every_row = [row for own in rows.values() for row in own]
     notable = notable_cases(every_row)
+    listed = {item["case_id"]: item for item in read_whole_datalist(out / DATALIST)["training"]}
     pictures = []
     if images and rows:
-        cases = {item["case_id"]: item_case(item) for item in read_whole_datalist(out / DATALIST)["training"]}
         homes = {arm.arm.name: next(iter(arm.seeds.values())) for arm in scored if arm.arm.name in rows}
         for case_id in notable:
-            case = cases[case_id]
+            case = item_case(listed[case_id])
             picture = picture_of(case, homes, rules=rules, dice=dice[case_id], convention=case.convention or "")
             pictures += [] if picture is None else [picture]
     return StudyPage(
@@ -75,6 +75,7 @@ def page_of(
         reference=plan.reference,
         rules=rules,
         noun="patient" if rules.slices else "case",
+        patients=len({listed[case_id]["patient_id"] for case_id in dice}),
         regions=rules.regions,
         metrics=plan.metrics,
         arms=figures.arms,

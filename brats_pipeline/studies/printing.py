@@ -48,4 +48,5 @@ def sentences(result: Study) -> list[str]:
         done = len(result.progress.done) if result.progress else 0
         return [f"{done} trainings done: {result.out}", "when every arm is done: the same command with --merge"]
     told = [result.plan.budget_in_words, *(each.sentence for each in result.merged.compared)]
-    return [*told, f"report: {result.merged.report}", DISCLAIMER]
+    report = result.merged.report or "none, since no arm has a finished fold yet"
+    return [*told, f"report: {report}", DISCLAIMER]

@@ -14,6 +14,8 @@ from brats_pipeline.metrics import RegionScore
 
 _COUNTS = ("tp", "fp", "fn", "tn")
 _LESIONS = ("lesions_tp", "lesions_fp", "lesions_fn")
+COUNTED = (*_COUNTS, *_LESIONS)
+"""Columns that are whole numbers; they have no mean over seeds."""
 _TEXTS = ("case_id", "region")
 _OPTIONAL = tuple(field.name for field in fields(RegionScore) if field.default is None and field.name not in _LESIONS)
 
@@ -44,10 +46,10 @@ def read_scores(path: Path) -> tuple[RegionScore, ...]:
 
 
 def mean_rows(seeds: Sequence[Sequence[RegionScore]]) -> tuple[RegionScore, ...]:
-    """Case by case the mean over the seeds; counts are those of the first seed."""
+    """Case by case the mean over the seeds; counts (:data:`COUNTED`) are those of the first seed."""
     if len(seeds) < 2:
         return tuple(seeds[0]) if seeds else ()
-    averaged = [field.name for field in fields(RegionScore) if field.name not in (*_TEXTS, *_COUNTS, *_LESIONS)]
+    averaged = [field.name for field in fields(RegionScore) if field.name not in (*_TEXTS, *COUNTED)]
     means = []
     for rows in zip(*seeds, strict=True):
         changed = {}

@@ -22,7 +22,7 @@ from brats_pipeline.studies import opening
 from brats_pipeline.studies.opening import open_study
 from brats_pipeline.studies.plan import Plan
 from brats_pipeline.studies.reading import read_plan
-from brats_pipeline.studies.units import units_of
+from brats_pipeline.studies.units import data_sha256, units_of
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -218,6 +218,49 @@ def test_other_patients_are_refused_and_the_same_ones_taken(
     with pytest.raises(PipelineError, match=rf"--patients .* gives {cases[0]} to another patient .* --new"):
         open_study(plan(), out, patients=table)
     assert open_study(plan(), out, patients=table, new=True)["data_sha256"] != first["data_sha256"]
+
+
+def fold_of(out: Path) -> dict[str, tuple[str, int]]:
+    """Case id to patient and fold."""
+    items = json.loads((out / "datalist.json").read_text())["training"]
+    return {item["case_id"]: (item["patient_id"], item["fold"]) for item in items}
+
+
+def test_a_change_that_does_not_touch_them_keeps_patients_and_folds(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    cases = sorted(folder.name for folder in data.iterdir())
+    table = tmp_path / "patients.csv"
+    table.write_text("case_id,patient_id\n" + "".join(f"{case},P{number // 2}\n" for number, case in enumerate(cases)))
+    out, other = tmp_path / "out", tmp_path / "other"
+    first = open_study(plan(), out, data=data, patients=table)
+    before = fold_of(out)
+    assert open_study(plan(title="Another"), out, new=True)["units"] == first["units"]
+    assert fold_of(out) == before
+    own = json.loads((out / "datalist.json").read_text())
+    turned = [item | {"fold": (item["fold"] + 1) % 3} for item in own["training"]]
+    (tmp_path / "own.json").write_text(json.dumps({**own, "training": turned}))
+    open_study(plan(), other, data=data, datalist=tmp_path / "own.json")
+    open_study(plan(title="Another"), other, new=True)
+    assert fold_of(other) == {case: (patient, (fold + 1) % 3) for case, (patient, fold) in before.items()}
+    said: list[str] = []
+    open_study(plan(title="Another", folds={"k": 3, "seed": 1}), other, new=True, say=said.append)
+    assert "folds are made anew, since their number or seed changed" in said[0]
+    assert {case: patient for case, (patient, _) in fold_of(other).items()} == {
+        case: patient for case, (patient, _) in before.items()
+    }
+
+
+def test_what_labels_mean_is_remembered_and_a_network_that_learned_another_meaning_is_forgotten(
+    plan: Callable[..., Plan], data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = open_study(plan(), out, data=data, convention="brats2017")
+    assert open_study(plan(title="Another"), out, new=True)["convention"] == "brats2017"
+    changed = json.loads((out / "datalist.json").read_text())
+    for item in changed["training"]:
+        item["convention"] = "brats2020"
+    assert data_sha256(changed) != first["data_sha256"]
 
 
 def test_a_change_waits_for_whoever_opens_the_study_and_takes_no_training_from_whoever_works_on_it(

@@ -151,6 +151,9 @@ def test_a_file_of_another_form_is_refused_by_name(
         ({"evaluation": {"rules": "brats1999"}}, "unknown rules 'brats1999'; known: .*brats2023-gli"),
         ({"evaluation": {"metrics": ["dyce"]}}, "unknown column 'dyce'"),
         ({"evaluation": {"compare": ["predicted_ml"]}}, "has no better side"),
+        ({"evaluation": {"rules": "brats2020", "metrics": ["lesionwise_dice"]}}, "brats2020 give no lesionwise_dice"),
+        ({"evaluation": {"rules": "brats2023-gli", "metrics": ["legacy_dice"]}}, "gli give no legacy_dice"),
+        ({"evaluation": {"metrics": ["fp"]}, "seeds": [0, 1]}, "fp is a count, which has no mean over the seeds"),
     ],
 )
 def test_what_is_not_installed_is_refused_before_training(

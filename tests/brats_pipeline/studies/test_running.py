@@ -352,3 +352,82 @@ def test_a_study_verifies_and_a_changed_figure_is_named(copied: tuple[Path, Path
     assert found.files == ("comparison.csv was changed after the report was written",)
     assert len(found.figures) == 1
     assert found.figures[0].startswith("comparison.csv, line 2: is residual,plain,WT,dice,5")
+
+
+def _list_as_it_is(out: Path, *names: str) -> None:
+    """Write the present hashes into the manifest, as whoever falsifies a report would."""
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["outputs"] |= {name: file_sha256(out / name) for name in names}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_falsified_pages_networks_and_lists_are_found_though_the_manifest_was_falsified_too(
+    copied: tuple[Path, Path],
+) -> None:
+    from brats_pipeline.studies.verifying import verify_study
+
+    _, out = copied
+    table = {(row["arm"], row["region"]): row for row in figures(out)["arms.csv"]}
+    true = f"{float(table['plain', 'WT']['dice_mean']):.3f}"
+    for name in ("report.html", "report.md"):
+        (out / name).write_text((out / name).read_text().replace(true, "0.999"))
+    told = json.loads((out / "summary.json").read_text())
+    told["arms"][0]["parameters"] = 1
+    (out / "summary.json").write_text(json.dumps(told))
+    _list_as_it_is(out, "report.html", "report.md", "summary.json")
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["call"]["reports"]["residual/seed0"], manifest["outputs"]["arms.csv"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    (out / "units" / "plain" / "seed0-fold1" / "run" / "models" / "model.pt").write_bytes(b"another network")
+    found = verify_study(out)
+    assert found.files == (
+        "residual/seed0: is not listed in the manifest",
+        "plain, seed 0, fold 1: its weights are not those that the report was made of",
+        "arms.csv is not listed in manifest.json",
+    )
+    assert any(sentence.startswith("summary.json, arms.0.parameters is 1") for sentence in found.figures)
+    for name in ("report.html", "report.md"):
+        assert any(sentence.startswith(f"{name}: says “") and "0.999" in sentence for sentence in found.figures)
+
+
+def test_no_report_outlives_what_it_tells_of(copied: tuple[Path, Path], tmp_path: Path) -> None:
+    from brats_pipeline.studies.printing import sentences
+    from brats_pipeline.studies.verifying import verify_study
+
+    _, out = copied
+    assert (out / "report.html").is_file()
+    changed = write_plan(tmp_path, set={**PLAN["set"], "learning_rate": 0.02})
+    result = run(changed, out, new=True, only_merge=True)
+    assert result.merged.report is None
+    assert "report: none, since no arm has a finished fold yet" in sentences(result)
+    left = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file()}
+    assert not left & {"report.html", "report.md", "figures", "arms"}
+    assert verify_study(out).holds
+
+
+def test_arms_that_have_no_case_in_common_are_told_and_nothing_is_lost(copied: tuple[Path, Path]) -> None:
+    file, out = copied
+    shutil.rmtree(out / "units" / "plain" / "seed0-fold1")
+    shutil.rmtree(out / "units" / "residual" / "seed0-fold0")
+    merged = run(file, out, only_merge=True).merged
+    assert merged.arms == ()
+    assert any("4 cases were not tested by every arm yet" in sentence for sentence in merged.missing)
+    assert "No case was tested by every arm yet" in (out / "report.html").read_text()
+
+
+def test_the_reports_of_arms_know_the_patients_of_the_study(
+    copied: tuple[Path, Path], tmp_path: Path, cohort: Path
+) -> None:
+    _, out = copied
+    listing = json.loads((out / "datalist.json").read_text())
+    pairs = {item["case_id"]: f"P{item['fold']}" for item in listing["training"]}
+    (tmp_path / "patients.csv").write_text(
+        "case_id,patient_id\n" + "".join(f"{case},{patient}\n" for case, patient in pairs.items())
+    )
+    plan = {"arms": [{**PLAN["arms"][0], "set": {"max_epochs": 1, "val_interval": 1}}], "folds": {"k": 3, "test": [0]}}
+    other = tmp_path / "other"
+    assert run(write_plan(tmp_path, **plan), other, data=cohort, patients=tmp_path / "patients.csv").complete
+    text = (other / "report.html").read_text()
+    assert "bootstrap over patients (1 patient with 2 time points, drawn together)" in text
+    assert "n = 1: with fewer than" in text
+    assert "1 patient with 2 time points" in (other / "arms" / "plain" / "seed0" / "report.html").read_text()
