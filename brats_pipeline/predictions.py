@@ -17,6 +17,7 @@ from transforms.nifti import is_nifti_name, strip_suffix, voxels
 from transforms.probabilities import SUFFIX
 from transforms.scans import read_scan
 from transforms.slices import read_mask
+from transforms.whole_numbers import whole_numbers
 
 Labels = npt.NDArray[np.uint8]
 
@@ -175,14 +176,14 @@ def read_labels(path: Path, case_id: str, side: str) -> tuple[Labels, npt.NDArra
     if labels.ndim != 3:
         raise CaseError(case_id, f"the {side} has shape {labels.shape}, a label map has three axes: {path}")
     if labels.dtype != np.uint8:
+        try:
+            whole = whole_numbers(labels, f"{path}: the {side}")
+        except PipelineError as error:
+            raise CaseError(case_id, str(error)) from error
         with np.errstate(invalid="ignore"):
-            small = labels.astype(np.uint8)
-        if not np.array_equal(small, labels):
-            odd = labels[small != labels].flat[0]
-            raise CaseError(
-                case_id,
-                f"the {side} holds the value {odd:g}; labels are whole numbers up to 255, neither probabilities nor "
-                f"interpolated: {path}",
-            )
+            small = whole.astype(np.uint8)
+        if not np.array_equal(small, whole):
+            odd = whole[small != whole].flat[0]
+            raise CaseError(case_id, f"the {side} holds the value {odd:g}; labels are whole numbers up to 255: {path}")
         labels = small
     return labels, image.affine

@@ -31,6 +31,7 @@ from transforms.labels import MODALITIES
 from transforms.nifti import describe_grid, is_volume_name, misplaced, same_grid, strip_suffix, voxels
 from transforms.room import check_room
 from transforms.scans import check_placed, read_scan, read_scan_header
+from transforms.whole_numbers import whole_numbers
 
 Paths = Sequence[str | PathLike[str]] | str | PathLike[str]
 
@@ -161,7 +162,7 @@ class LoadCased(MapTransform):
             name = str(paths[0])
             grids[name] = (array.shape[1:], meta[MetaKeys.AFFINE])
             if key == self.label_key:
-                check_whole_numbers(array, name)
+                array = whole_numbers(array, f"{name}: the label map")
             else:
                 check_contrast(array, held)
             meta[ImageMetaKey.FILENAME_OR_OBJ] = name
@@ -230,19 +231,3 @@ def check_contrast(image: npt.NDArray[Any], names: Sequence[str]) -> None:
     ]
     if defects:
         raise PipelineError(f"{'; '.join(defects)}; repair or export the scan again, or give the right file")
-
-
-def check_whole_numbers(labels: npt.NDArray[Any], name: str) -> None:
-    """Refuse a label map with fractions, as left by an interpolation.
-
-    Raises:
-        PipelineError: names the file and a value that is no whole number.
-    """
-    if labels.dtype.kind in "iub":
-        return
-    broken = labels != np.round(labels)
-    if broken.any():
-        raise PipelineError(
-            f"{name}: the label map holds {labels[broken][0]:g}, which is no whole number; "
-            "resample label maps by nearest neighbour"
-        )

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.labels import CONVENTIONS
+from transforms.whole_numbers import whole_numbers
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,8 @@ def count_values(labels: npt.NDArray[Any]) -> dict[int, int]:
     Raises:
         PipelineError: a value is no whole number.
     """
-    if labels.dtype.kind not in "biuf":
-        raise PipelineError(f"the label map holds values of type {labels.dtype}; whole numbers are needed")
-    painted = labels[labels != 0]
-    if painted.dtype.kind == "f":
-        whole = np.isfinite(painted) & (np.rint(painted) == painted)
-        if not whole.all():
-            raise PipelineError(f"the label map holds {painted[~whole][0]:.6g}; whole numbers are needed")
-    values, counts = np.unique(painted, return_counts=True)
+    painted = whole_numbers(labels[labels != 0], "the label map")
+    values, counts = np.unique(painted[painted != 0], return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}
 
 

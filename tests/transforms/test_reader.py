@@ -217,7 +217,7 @@ def test_a_label_map_with_fractions_is_refused_with_one_of_them(head, write_case
         return voxels, affine
 
     rewrite(item["label"], interpolate)
-    with pytest.raises(PipelineError, match=r"case_seg\.nii\.gz: the label map holds 1\.25, which is no whole number"):
+    with pytest.raises(PipelineError, match=r"case_seg\.nii\.gz: the label map holds the value 1\.25, which"):
         load(item)
 
 

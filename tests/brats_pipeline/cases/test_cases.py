@@ -512,7 +512,7 @@ def test_voxels_are_counted_and_fractions_refused():
     assert count_values(np.array([0, 4, 2, 4, 0], np.float32)) == {2: 1, 4: 2}
     assert count_values(np.zeros((2, 2), np.uint8)) == {}
     for odd in (0.5, np.nan, np.inf):
-        with pytest.raises(PipelineError, match=f"holds {odd}"):
+        with pytest.raises(PipelineError, match=f"holds the value {odd}"):
             count_values(np.array([0, 1, odd]))
 
 

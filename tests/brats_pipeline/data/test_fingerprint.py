@@ -167,7 +167,7 @@ HEADERS = [
 ]
 VOXELS = [
     (spoil_label_value, ["7"]),
-    (spoil_label_fraction, ["label map holds 0.25"]),
+    (spoil_label_fraction, ["label map holds the value 0.25"]),
     (spoil_nan, ["t1c holds 3 voxels that are NaN or infinite"]),
     (spoil_zero, ["flair is empty"]),
     (spoil_constant, ["flair is constant: every voxel is 42"]),
