@@ -55,15 +55,17 @@ def open_workflow(
     workflow_type: str,
     overrides: Mapping[str, Any],
     changed: Collection[str] = (),
+    root: Path | None = None,
 ) -> ConfigWorkflow:
     """The bundle's configuration as ``python -m monai.bundle run`` would run it, initialised.
 
     Args:
-        bundle: its folder; becomes ``bundle_root``.
+        bundle: its folder.
         config_files: names below ``configs/``, later ones laid over earlier ones.
         workflow_type: ``train`` or ``infer``.
         overrides: id to value, as ``--id value`` on MONAI's command line.
         changed: further ids that a person gave values to, which the configuration holds already.
+        root: becomes ``bundle_root``; by default the bundle's folder.
 
     The bundle's ``postprocessing.yaml``, if any, lies between the overrides and a configuration that makes label maps.
     Cases that fail do not make the run of an ``infer`` workflow raise: its evaluator lists them.
@@ -98,7 +100,7 @@ def open_workflow(
                 config_file=files,
                 logging_file=False,
                 workflow_type=workflow_type,
-                bundle_root=str(bundle),
+                bundle_root=str(root or bundle),
                 **overrides,
             )
             workflow.initialize()

@@ -6,18 +6,24 @@ import json
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.files import write_atomically
+from brats_pipeline.files import remove_leftovers, write_atomically
+from brats_pipeline.locking import CLAIM, claimed
 
 ORIGIN = (
     *("bundle", "data", "datalist", "convention", "patients", "fold", "seed", "network", "overrides"),
     "init_weights_sha256",
 )
 """What a record keeps of the first call."""
+
+FINISHED = "finished"
+"""Status in the record of a run that came to its end."""
+WRITTEN = ("models/last.pt", "models/model.pt", "curves.csv", "curves.png", "datalist.json", "run.json")
+"""What a training writes again and again, or before its first epoch."""
 
 
 def has_checkpoint(run: str | Path) -> bool:
@@ -32,11 +38,16 @@ def write_record(run: Path, record: Mapping[str, Any]) -> None:
 
 def origin_of(run: Path) -> dict[str, Any]:
     """What the record of an earlier call says of how the run began; nothing where there is none yet."""
+    record = _record(run)
+    return {name: record[name] for name in ORIGIN if name in record}
+
+
+def _record(run: Path) -> dict[str, Any]:
     try:
         record = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {name: record[name] for name in ORIGIN if name in record}
+    return record if isinstance(record, dict) else {}
 
 
 def refuse_contradictions(run: Path, begun: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -61,21 +72,51 @@ def refuse_contradictions(run: Path, begun: Mapping[str, Any], given: Mapping[st
         )
 
 
+def refuse_other_contents(run: Path, *, resume: bool) -> None:
+    """Refuse a folder that holds the weights of another bundle, or a run that this training must not write over.
+
+    Args:
+        run: the folder.
+        resume: whether what was begun in it may be continued.
+
+    Raises:
+        PipelineError: says what is there.
+    """
+    if has_checkpoint(run):
+        if not resume:
+            raise PipelineError(f"{run} holds a run already; continue it with --resume, or choose another folder")
+        return
+    status = _record(run).get("status")
+    begun = status is not None and status != FINISHED
+    weights = run / "models" / "model.pt"
+    if (weights.is_file() or status == FINISHED) and not (resume and begun):
+        what = f"weights already ({weights})" if weights.is_file() else "a finished run"
+        raise PipelineError(f"{run} holds {what}, and no models/last.pt to go on from; choose another folder")
+
+
 @contextmanager
-def no_half_run(run: Path) -> Iterator[None]:
-    """Take back what an error leaves in a folder that was new or empty, unless an epoch was finished."""
-    absent = [folder for folder in (run, *run.parents) if not folder.exists()]
-    fresh = bool(absent) or (run.is_dir() and not any(run.iterdir()))
-    try:
-        yield
-    except Exception:
-        if fresh and run.is_dir() and not has_checkpoint(run):
-            for path in run.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            with suppress(OSError):  # somebody else may have put something there meanwhile
-                for folder in absent:
-                    folder.rmdir()
-        raise
+def own_folder(run: Path) -> Iterator[None]:
+    """Work alone in the folder of a run, without what killed processes left of files in it.
+
+    What an error leaves in a folder that was new or empty is taken back, unless an epoch was finished.
+
+    Raises:
+        PipelineError: another process trains there.
+    """
+    with claimed(run) as ours:
+        if not ours:
+            raise PipelineError(f"another process trains in {run}; let it end, or choose another folder")
+        for name in WRITTEN:
+            remove_leftovers(run / name)
+        fresh = [path.name for path in run.iterdir()] == [CLAIM]
+        try:
+            yield
+        except Exception:
+            if fresh and not has_checkpoint(run):
+                for path in run.iterdir():
+                    if path.name != CLAIM:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
 
 
 def versions() -> dict[str, str]:

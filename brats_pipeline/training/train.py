@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brats_pipeline.bundles import (
     bundle_path,
@@ -21,12 +22,14 @@ from brats_pipeline.bundles import (
 )
 from brats_pipeline.data.datalist import training_items, write_datalist
 from brats_pipeline.errors import PipelineError, was_interrupted
-from brats_pipeline.files import file_sha256
+from brats_pipeline.files import file_sha256, write_atomically
+from brats_pipeline.overlays import TUNED
 from brats_pipeline.training.folder import (
     has_checkpoint,
-    no_half_run,
     origin_of,
+    own_folder,
     refuse_contradictions,
+    refuse_other_contents,
     versions,
     write_record,
 )
@@ -34,6 +37,9 @@ from brats_pipeline.training.listing import datalist_for
 from brats_pipeline.training.rehearsal import Rehearsal, rehearse
 from brats_pipeline.training.seeing import write_familiar
 from brats_pipeline.training.settings import INIT_WEIGHTS, checked_settings
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
 
 SCHEMA_VERSION = 1
 
@@ -107,60 +113,59 @@ def train(
     run = Path(out).resolve()
     source = bundle_path(bundle)
     changes = checked_settings(overrides)
-    if has_checkpoint(run) and not resume:
-        raise PipelineError(f"{run} holds a run already; continue it with --resume, or choose another folder")
-    resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
-    given = list(changes)
-    origin: dict[str, Any] = {
-        "data": None if data is None else str(Path(data).resolve()),
-        "datalist": None if datalist is None else str(Path(datalist).resolve()),
-        "convention": convention,
-        "patients": None if patients is None else str(Path(patients).resolve()),
-        "fold": 0 if fold is ... else fold,
-        "seed": seed or 0,
-        "network": network,
-    }
-    record: dict[str, Any] = {"bundle": source.name, **origin, "overrides": {}}
-    if changes.get(INIT_WEIGHTS) is not None:
-        if has_checkpoint(run):
-            raise PipelineError(
-                f"{run} has finished an epoch, and cannot start from other weights any more; leave out "
-                f"{INIT_WEIGHTS}, or train into another folder"
-            )
-        record["init_weights_sha256"] = file_sha256(changes[INIT_WEIGHTS])
-    listing = None
-    if resuming:
-        left_out = {
-            "data": data is None,
-            "datalist": datalist is None,
-            "convention": convention is None,
-            "patients": patients is None,
-            "fold": fold is ...,
-            "seed": seed is None,
-            "network": network is None,
+    with own_folder(run):
+        refuse_other_contents(run, resume=resume)
+        resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
+        given = list(changes)
+        origin: dict[str, Any] = {
+            "data": None if data is None else str(Path(data).resolve()),
+            "datalist": None if datalist is None else str(Path(datalist).resolve()),
+            "convention": convention,
+            "patients": None if patients is None else str(Path(patients).resolve()),
+            "fold": 0 if fold is ... else fold,
+            "seed": seed or 0,
+            "network": network,
         }
-        begun = origin_of(run)
-        refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
-        record |= begun
-    else:
-        wanted = wanted_modalities(source, changes)
-        listing = datalist_for(
-            data,
-            datalist,
-            convention=convention,
-            patients=patients,
-            folds=folds,
-            fold=origin["fold"],
-            seed=origin["seed"],
-            wanted=wanted,
-        )
-        training_items(listing, fold=origin["fold"], validation=False)  # refuses a fold that does not exist
-        chosen = {} if network is None else network_overlay(source, network)
-        changes = {"seed": origin["seed"], "fold": origin["fold"], **chosen, **changes}
-        if minutes is not None:
-            changes["max_epochs"] = rehearse(source, listing, changes, device=device).epochs_within(minutes)
-            record["minutes"] = minutes
-    with no_half_run(run):
+        record: dict[str, Any] = {"bundle": source.name, **origin, "overrides": {}}
+        if changes.get(INIT_WEIGHTS) is not None:
+            if has_checkpoint(run):
+                raise PipelineError(
+                    f"{run} has finished an epoch, and cannot start from other weights any more; leave out "
+                    f"{INIT_WEIGHTS}, or train into another folder"
+                )
+            record["init_weights_sha256"] = file_sha256(changes[INIT_WEIGHTS])
+        listing = None
+        if resuming:
+            left_out = {
+                "data": data is None,
+                "datalist": datalist is None,
+                "convention": convention is None,
+                "patients": patients is None,
+                "fold": fold is ...,
+                "seed": seed is None,
+                "network": network is None,
+            }
+            begun = origin_of(run)
+            refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
+            record |= begun
+        else:
+            wanted = wanted_modalities(source, changes)
+            listing = datalist_for(
+                data,
+                datalist,
+                convention=convention,
+                patients=patients,
+                folds=folds,
+                fold=origin["fold"],
+                seed=origin["seed"],
+                wanted=wanted,
+            )
+            training_items(listing, fold=origin["fold"], validation=False)  # refuses a fold that does not exist
+            chosen = {} if network is None else network_overlay(source, network)
+            changes = {"seed": origin["seed"], "fold": origin["fold"], **chosen, **changes}
+            if minutes is not None:
+                changes["max_epochs"] = rehearse(source, listing, changes, device=device).epochs_within(minutes)
+                record["minutes"] = minutes
         return _run(
             run,
             source if listing is not None else run,
@@ -225,8 +230,9 @@ def _run(
     on_start: Callable[[Any], None] | None,
     on_note: Callable[[str], None] | None,
 ) -> Training:
-    """Freeze the bundle ``source`` into the run, train, and keep the record; without a ``listing`` the run has one."""
-    freeze_bundle(source, run, changes)
+    """Train by the bundle ``source``, and keep the record; without a ``listing`` the run has one."""
+    started = time.monotonic()
+    workflow = _opened(run, source, listing, changes, given, device, resume)
     record = {
         "schema_version": SCHEMA_VERSION,
         **origin,
@@ -235,21 +241,15 @@ def _run(
         "resumed": listing is None,
         "versions": versions(),
         "status": "running",
+        **_shares(workflow.parser, on_note),
     }
     write_record(run, record)
     if listing is not None:
         write_datalist(listing, run / "datalist.json")
-
-    runtime: dict[str, Any] = {"data_list_file_path": str(run / "datalist.json"), "resume": resume}
-    if device is not None:
-        runtime["device"] = f"$torch.device('{device}')"
-    started = time.monotonic()
+    trainer = workflow.parser.get_parsed_content("train::trainer")
+    recorder = workflow.parser.get_parsed_content("train::recorder")
     epochs, best, status = 0, None, "failed"
     try:
-        workflow = open_workflow(run, ["train.yaml"], workflow_type="train", overrides=runtime, changed=given)
-        trainer = workflow.parser.get_parsed_content("train::trainer")
-        recorder = workflow.parser.get_parsed_content("train::recorder")
-        record |= _shares(workflow.parser, on_note)
         try:
             if trainer.state.epoch < trainer.state.max_epochs and not recorder.exhausted:
                 if on_start is not None:
@@ -274,6 +274,39 @@ def _run(
     if not weights_path(run).is_file():
         raise PipelineError(f"{run}: training ended without weights; set max_epochs to at least 1")
     return Training(run=run, epochs=epochs, best_dice=best, seconds=seconds)
+
+
+def _opened(
+    run: Path,
+    source: Path,
+    listing: Mapping[str, Any] | None,
+    changes: Mapping[str, Any],
+    given: Collection[str],
+    device: str | None,
+    resume: bool,
+) -> ConfigWorkflow:
+    """The workflow of a run, whose folder is not touched before its configuration has started, and resumed where asked.
+
+    The bundle ``source`` is frozen elsewhere, and moves into the run then. What was tuned for other weights goes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        frozen = Path(folder) / run.name
+        freeze_bundle(source, frozen, changes)
+        if listing is not None:
+            write_datalist(listing, frozen / "datalist.json")
+        cases = (run if listing is None else frozen) / "datalist.json"
+        runtime: dict[str, Any] = {"data_list_file_path": str(cases), "resume": resume}
+        if device is not None:
+            runtime["device"] = f"$torch.device('{device}')"
+        workflow = open_workflow(
+            frozen, ["train.yaml"], workflow_type="train", overrides=runtime, changed=given, root=run
+        )
+        for path in sorted(path for path in frozen.rglob("*") if path.is_file() and path != cases):
+            write_atomically(run / path.relative_to(frozen), path.read_bytes())
+    if listing is not None:
+        for name in TUNED:
+            (run / "configs" / name).unlink(missing_ok=True)
+    return workflow
 
 
 def _prepare(parsed: Callable[[str], Any], on_note: Callable[[str], None] | None) -> None:

@@ -22,6 +22,8 @@ from brats_pipeline.data.datalist import split_cases, write_datalist
 from brats_pipeline.errors import CaseError, PipelineError
 from brats_pipeline.files import file_sha256
 from brats_pipeline.inference.segment import segment
+from brats_pipeline.locking import claimed
+from brats_pipeline.overlays import TUNED
 from brats_pipeline.phantom import write_cohort
 from brats_pipeline.training.train import train
 
@@ -513,3 +515,62 @@ def test_weights_that_no_training_can_start_from_are_refused(
     with pytest.raises(PipelineError, match=message):
         quick(tmp_path / "run", cohort, overrides=overrides)
     assert not (tmp_path / "run").exists()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"network_def::features": 8}, r"last\.pt: cannot be continued .*layers differ: .*has shape .* needs"),
+        ({"optimizer_name": "sgd"}, r"optimizer_name asks for SGD"),
+        ({"network_def::norm": "nothing"}, "norm"),
+    ],
+)
+def test_a_refused_resumption_leaves_every_byte_of_the_run(
+    begun: Path, tmp_path: Path, setting: dict[str, Any], message: str
+) -> None:
+    copy = shutil.copytree(begun, tmp_path / "run")
+    with pytest.raises(PipelineError, match=message):
+        train("brats_glioma_3d", copy, resume=True, device="cpu", overrides={**setting, "max_epochs": 2})
+    assert contents(copy) == contents(begun)
+
+
+def test_one_process_at_a_time_trains_in_a_folder(begun: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(begun, tmp_path / "run")
+    with claimed(copy), pytest.raises(PipelineError, match="another process trains in"):
+        train("brats_glioma_3d", copy, resume=True, device="cpu", overrides={"max_epochs": 2})
+    assert contents(copy) == contents(begun)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("left", ["weights of a bundle", "finished run"])
+def test_weights_that_are_there_are_not_written_over(begun: Path, tmp_path: Path, left: str, resume: bool) -> None:
+    copy = shutil.copytree(begun, tmp_path / "run")
+    (copy / "models" / "last.pt").unlink()
+    (copy / ("run.json" if left == "weights of a bundle" else "models/model.pt")).unlink()
+    before = contents(copy)
+    with pytest.raises(PipelineError, match=r"no models/last\.pt to go on from; choose another folder"):
+        train("brats_glioma_3d", copy, data=tmp_path, resume=resume)
+    assert contents(copy) == before
+
+
+def test_a_training_that_was_interrupted_in_its_first_epoch_begins_anew_with_nothing_of_before(
+    quick: Callable[..., Path], begun: Path, cohort: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(begun, tmp_path / "run")
+    for name in ("last.pt", "model.pt"):
+        (copy / "models" / name).unlink()
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | {"status": "interrupted"}))
+    for name in TUNED:
+        (copy / "configs" / name).write_text("of other weights")
+    leftover = copy / "models" / ".last.pt.a1b2c3d4"
+    leftover.write_bytes(b"half")
+    quick(copy, cohort, seed=5, fold=1, overrides={"max_epochs": 1})
+    assert same_weights(copy, begun)
+    assert not leftover.exists()
+    assert (copy / "configs" / "fingerprint.json").read_bytes() == (begun / "configs" / "fingerprint.json").read_bytes()
+    assert not [name for name in TUNED if name != "fingerprint.json" and (copy / "configs" / name).exists()]
