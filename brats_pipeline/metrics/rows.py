@@ -57,6 +57,9 @@ COLUMNS = (
 )
 """Columns of ``cases.csv``."""
 
+COUNTED = ("tp", "fp", "fn", "tn", "lesions_tp", "lesions_fp", "lesions_fn")
+"""Those that are whole numbers; they have no mean over seeds."""
+
 COLUMNS_2024 = (
     *("lesionwise_nsd_voxel_0p5mm", "lesionwise_nsd_voxel_1mm"),
     *("legacy_dice", "legacy_hd95_mm", "legacy_nsd_voxel_0p5mm", "legacy_nsd_voxel_1mm"),

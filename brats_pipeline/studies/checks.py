@@ -13,10 +13,9 @@ from typing import Any
 from brats_pipeline.bundles import WHOLE_CONFIGS, bundle_path, network_overlay
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256
-from brats_pipeline.metrics import RULES, RegionScore, filled_columns, rules_named
+from brats_pipeline.metrics import COUNTED, RULES, RegionScore, filled_columns, rules_named
 from brats_pipeline.metrics.comparison import lower_is_better
 from brats_pipeline.studies.plan import Arm, Plan
-from brats_pipeline.studies.scores import COUNTED
 
 SET_BY_STUDY = frozenset(["fold", "folds", "seed", "data_list_file_path", "dataset_dir", "resume", "output_dir"])
 """Ids that belong to the study itself: its folds, its seeds, its folders."""

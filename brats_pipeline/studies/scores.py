@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.metrics import RegionScore
+from brats_pipeline.metrics import COUNTED, RegionScore
 
 _COUNTS = ("tp", "fp", "fn", "tn")
 _LESIONS = ("lesions_tp", "lesions_fp", "lesions_fn")
-COUNTED = (*_COUNTS, *_LESIONS)
-"""Columns that are whole numbers; they have no mean over seeds."""
 _TEXTS = ("case_id", "region")
 _OPTIONAL = tuple(field.name for field in fields(RegionScore) if field.default is None and field.name not in _LESIONS)
 
