@@ -32,6 +32,7 @@ from brats_pipeline.metrics.regions import region_masks, region_values
 from brats_pipeline.metrics.rows import (
     COLUMNS,
     COLUMNS_2024,
+    COUNTED,
     CaseScore,
     RegionScore,
     case_columns,
@@ -66,6 +67,7 @@ __all__ = [
     "CALIBRATION_COLUMNS",
     "COLUMNS",
     "COLUMNS_2024",
+    "COUNTED",
     "EMPTY_RULES",
     "LESION_COLUMNS",
     "PER_PATIENT",
