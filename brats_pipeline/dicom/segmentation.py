@@ -104,6 +104,22 @@ def write_dicom_seg(
     return Path(out_path)
 
 
+def names_nobody(path: str | Path) -> bool:
+    """Whether a DICOM segmentation says that what names the patient was left out of it.
+
+    Raises:
+        PipelineError: pydicom is missing, or the file is no DICOM file.
+    """
+    need("pydicom")
+    import pydicom
+
+    try:
+        header = pydicom.dcmread(path, specific_tags=["PatientIdentityRemoved"])
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
+        raise PipelineError(f"{path}: is no DICOM file ({error}); delete it, and it is made again") from error
+    return bool(header.get("PatientIdentityRemoved") == "YES")
+
+
 def _table(name: str, regions: Sequence[str]) -> Convention:
     table = convention(name)
     if unknown := sorted(set(regions) - set(table.regions)):

@@ -86,13 +86,22 @@ def region_doubt(
     )
 
 
-def write_case(out: Path, case_id: str, rows: Sequence[RegionDoubt], *, unit: str) -> None:
-    """Write ``uncertainty/<case_id>.json`` of a folder of predictions."""
+def write_case(out: Path, case_id: str, rows: Sequence[RegionDoubt], *, unit: str, members_differ: bool) -> None:
+    """Write ``uncertainty/<case_id>.json`` of a folder of predictions.
+
+    Args:
+        out: the folder.
+        case_id: the case.
+        rows: its regions.
+        unit: of the volumes.
+        members_differ: whether any voxel is marked by some members and not by others.
+    """
     flags = [row.needs_review for row in rows if row.needs_review is not None]
     content = {
         "schema_version": SCHEMA_VERSION,
         "unit": unit,
         "needs_review": any(flags) if flags else None,
+        "members_differ": members_differ,
         "regions": {row.region: {k: v for k, v in asdict(row).items() if k != "region"} for row in rows},
     }
     write_atomically(uncertainty_files(out, case_id)[0], json.dumps(content, indent=2) + "\n")
@@ -171,4 +180,5 @@ def note_doubt(out: Path, result: Segmentation) -> None:
     for name in told.keys() & {*result.skipped, *result.done}:
         result.doubt[name] = told[name]
         if review := reviews(told[name]):
+            result.review[name] = review
             result.note(name, review)

@@ -17,7 +17,7 @@ from brats_pipeline.cases import Case
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.inference import making
 from brats_pipeline.inference.result import Segmentation
-from brats_pipeline.inference.volumes import read_volumes_file, update_volumes, volumes_of
+from brats_pipeline.inference.volumes import has_spread, read_volumes_file, update_volumes, volumes_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,14 @@ class Extras:
     def files(self, out: Path, case_id: str) -> dict[str, Path]:
         """What is asked for of a case, by option, and where it goes."""
         return {name: path for name, path in every_file(out, case_id).items() if name in self.asked}
+
+    def serves(self, name: str, path: Path) -> bool:
+        """Whether a file is there and is what is asked for: a DICOM segmentation names the patient, or does not."""
+        if not path.is_file() or name != "--format dicom-seg":
+            return path.is_file()
+        from brats_pipeline.dicom.segmentation import names_nobody
+
+        return names_nobody(path) == self.deidentify
 
     def refuse_early(self, cases: Sequence[Case]) -> None:
         """Refuse before anything is segmented what no case can have.
@@ -163,9 +171,11 @@ def make_extras(
     there = {*result.done, *result.skipped}
     waiting = []
     for case in (case for case in cases if case.case_id in there):
-        absent = [name for name, path in extras.files(out, case.case_id).items() if not path.is_file()]
+        absent = [name for name, path in extras.files(out, case.case_id).items() if not extras.serves(name, path)]
         entry = known.get(case.case_id)
-        measure = extras.volumes and (entry is None or ("intervals" in entry) != (case.case_id in result.doubt))
+        doubt = result.doubt.get(case.case_id)
+        spread = doubt is not None and has_spread(doubt)
+        measure = extras.volumes and (entry is None or ("intervals" in entry) != spread)
         if absent or measure:
             waiting.append((case, absent, measure))
     if waiting and on_start is not None:

@@ -25,6 +25,7 @@ class Segmentation:
         hashes: case to the SHA-256 of its image files, in the order of the modalities.
         missing: case to the modalities that it was segmented without.
         doubt: case to intervals of its volumes and the Dice to expect, where they were asked for.
+        review: case to why it should be looked at, where the Dice to expect is low.
         unlike: case to in what its scan differs from what the training saw, a sentence each.
         without: case to what was asked for beside its label map and could not be made, with the reason.
         beside: case to the options whose files it has beside its label map, or is about to have.
@@ -40,6 +41,7 @@ class Segmentation:
     hashes: dict[str, list[str]] = field(default_factory=dict)
     missing: dict[str, tuple[str, ...]] = field(default_factory=dict)
     doubt: dict[str, dict[str, Any]] = field(default_factory=dict)
+    review: dict[str, str] = field(default_factory=dict)
     unlike: dict[str, list[str]] = field(default_factory=dict)
     without: dict[str, dict[str, str]] = field(default_factory=dict)
     beside: dict[str, list[str]] = field(default_factory=dict)
@@ -49,10 +51,12 @@ class Segmentation:
         self.notes[case_id] = "; ".join(filter(None, (self.notes.get(case_id), sentence)))
 
     def told(self, case_id: str) -> list[str]:
-        """What stands beside a prediction wherever it is shown: what was missing, and how the scan differs."""
+        """What stands beside a prediction wherever it is shown: why to look at it, what was missing, how it differs."""
+        review = self.review.get(case_id)
         missing = self.missing.get(case_id)
         lacking = [f"segmented without {', '.join(missing)}, {LESS_SEEN}"] if missing else []
-        return lacking + [f"unlike the training: {sentence}" for sentence in self.unlike.get(case_id, ())]
+        unlike = [f"unlike the training: {sentence}" for sentence in self.unlike.get(case_id, ())]
+        return [*([review] if review else []), *lacking, *unlike]
 
     def states(
         self,

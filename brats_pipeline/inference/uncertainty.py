@@ -104,7 +104,8 @@ class SaveUncertaintyd(MapTransform):
                 )
                 for number, region in enumerate(self.regions)
             ]
-            write_case(self.out, case_id, rows, unit="voxels" if voxel_ml is None else "ml")
+            differ = bool((lowest != highest).any())
+            write_case(self.out, case_id, rows, unit="voxels" if voxel_ml is None else "ml", members_differ=differ)
         return item
 
     def _header(self, case_id: str, item: Mapping[Hashable, Any]) -> nib.Nifti1Image:

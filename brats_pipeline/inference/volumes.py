@@ -36,7 +36,8 @@ def volumes_of(
         affine: ``(4, 4)``, voxels to millimetres; its determinant is the volume of a voxel. None where voxels have no
             size: they are counted then.
         convention_name: what the labels mean.
-        doubt: what was told of the case's doubt (:mod:`brats_pipeline.inference.doubt`); gives ``intervals``.
+        doubt: what was told of the case's doubt (:mod:`brats_pipeline.inference.doubt`); gives ``intervals`` where
+            it :func:`has_spread`.
         missing: modalities that it was segmented without.
         unlike: in what the scan differs from the training.
     """
@@ -61,7 +62,7 @@ def volumes_of(
         "regions": {name: sized(rule.regions[name]) for name in order},
         "labels": {str(value): {"tissue": tissue, unit: sized([value])} for value, tissue in rule.tissues.items()},
     }
-    if doubt is not None:
+    if doubt is not None and has_spread(doubt):
         rows = doubt["regions"]
         told["intervals"] = {
             name: [round(float(rows[name][end]), 6) for end in ("volume_low", "volume_high")]
@@ -69,6 +70,11 @@ def volumes_of(
             if name in rows
         }
     return {**told, **({"missing": list(missing)} if missing else {}), **({"unlike": list(unlike)} if unlike else {})}
+
+
+def has_spread(doubt: Mapping[str, Any]) -> bool:
+    """Whether members disagree anywhere; a lone network cannot, and its volume is no interval."""
+    return bool(doubt.get("members_differ", True))
 
 
 def read_volumes_file(out: Path) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,8 @@ Array = npt.NDArray[Any]
 SQUARE_MM = 24.0
 NAMES = {"t1c": "T1c", "t1": "T1", "t2": "T2", "flair": "FLAIR"}
 _PLANES = ("axial", "coronal", "sagittal")
+_ENDS = (("R", "L"), ("R", "L"), ("A", "P"))
+"""What is on the left and on the right of each plane."""
 
 
 def checkerboard(one: Array, other: Array, side: tuple[float, float]) -> Array:
@@ -81,7 +83,11 @@ def checkerboards(
             axes.axis("off")
             words = f"{NAMES[reference]}" if name == reference else f"{NAMES[reference]} / {NAMES[name]}"
             told = f"{words}, {_PLANES[plane]}"
-            axes.text(0.01, 0.99, told, transform=axes.transAxes, color="#d9d9d9", fontsize=8, va="top")
+            dark = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
+            axes.text(0.01, 0.99, told, transform=axes.transAxes, color="#d9d9d9", fontsize=8, va="top", bbox=dark)
+            for letter, at in zip(_ENDS[plane], (0.01, 0.99), strict=True):
+                side: Any = "left" if at < 0.5 else "right"
+                axes.text(at, 0.5, letter, transform=axes.transAxes, color="#d9d9d9", fontsize=9, ha=side, bbox=dark)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, facecolor="black")
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,14 +47,10 @@ def preview_figure(
         A PNG.
     """
     found = any(mask.any() for mask in masks.values())
-    below = [f"{case_id}. {HANGING} {RESEARCH}", *(_short(sentence) for sentence in warnings)]
+    below = [f"{case_id}. {HANGING} {RESEARCH}", *(line for each in warnings for line in textwrap.wrap(each, WIDTH))]
     if not found:
         below = ["NO TUMOUR FOUND", *below]
     return overlay_figure(images, None, masks, affine=affine, below=below, kind="png")
-
-
-def _short(sentence: str) -> str:
-    return sentence if len(sentence) <= WIDTH else f"{sentence[: WIDTH - 1].rstrip()}…"
 
 
 def prediction_page(

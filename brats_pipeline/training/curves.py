@@ -53,7 +53,8 @@ def as_png(history: Sequence[Row], regions: Sequence[str]) -> bytes:
     if validated:
         right.legend(frameon=False)
     for axes in (left, right):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(0.5, max((row["epoch"] for row in history), default=1) + 0.5)
         axes.spines[["top", "right"]].set_visible(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)

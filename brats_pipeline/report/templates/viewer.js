@@ -20,7 +20,7 @@
       document.head.append(script);
     });
     const view = new Niivue({
-      backColor: BLACK, crosshairColor: [1, 1, 1, 0.45], crosshairWidth: 0.25, crosshairGap: 6, fontColor: [0.85, 0.85, 0.85, 1],
+      backColor: BLACK, crosshairColor: [1, 1, 1, 0.45], crosshairWidth: 1, crosshairGap: 6, fontColor: [0.85, 0.85, 0.85, 1],
       isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: 0, multiplanarPadPixels: 6,
       isColorbar: false, dragAndDropEnabled: false, loadingText: "", show3Dcrosshair: false, logLevel: "error",
     });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ import pydicom
 from brats_pipeline.cases import find_cases
 from brats_pipeline.dicom.segmentation import write_dicom_seg
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.inference.extras import Extras, make_extras
 from brats_pipeline.inference.making import Made, make_dicom
+from brats_pipeline.inference.result import Segmentation
 from brats_pipeline.phantom import make_case
 from brats_pipeline.prepare import prepare_case, source_series, to_native
 
@@ -147,6 +150,25 @@ def test_segment_finds_the_series_of_a_case_among_the_others_of_its_folder(
     written = pydicom.dcmread(tmp_path / "o.dcm")
     assert written.ReferencedSeriesSequence[0].SeriesInstanceUID == t1c[0].SeriesInstanceUID
     assert written.pixel_array.sum() == np.prod(scan.size)
+
+
+def test_a_segmentation_that_names_the_patient_does_not_serve_who_asks_for_one_that_does_not(
+    case: Path, tmp_path: Path
+) -> None:
+    image = nib.load(case / "head 3-t1c.nii.gz")
+    nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), tmp_path / "head 3.nii.gz")
+    (found,) = find_cases(case)
+    cases = [replace(found, case_id="head 3", convention="brats2023")]
+    result = Segmentation(tmp_path, tmp_path, skipped=["head 3"])
+    removed = []
+    for deidentify in (False, True, False):
+        make_extras(cases, result, Extras(formats=("dicom-seg",), deidentify=deidentify))
+        assert result.without == {}
+        removed.append(pydicom.dcmread(tmp_path / "head 3.dcm").get("PatientIdentityRemoved"))
+    assert removed == [None, "YES", None]
+    stamp = (tmp_path / "head 3.dcm").stat().st_mtime_ns
+    make_extras(cases, result, Extras(formats=("dicom-seg",)))
+    assert (tmp_path / "head 3.dcm").stat().st_mtime_ns == stamp
 
 
 def test_a_case_from_other_files_has_no_source_series(case: Path, tmp_path: Path) -> None:
