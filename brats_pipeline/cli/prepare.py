@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from brats_pipeline.dicom.choosing import Choice
     from brats_pipeline.prepare import Prepared
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="The case's folder; its name is that of the case.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="The case's folder; it names the case where files do not.")]
 
 
 def prepare_command(
