@@ -76,9 +76,9 @@ def _enter(folder: Path, name: str, on_wait: Callable[[], None] | None) -> IO[st
         try:
             folder.mkdir(parents=True, exist_ok=True)
             file = (folder / name).open("w")
-        except FileNotFoundError:  # another process has just taken the empty folder away
-            continue
         except OSError as error:
+            if isinstance(error, FileNotFoundError | FileExistsError) and (folder.is_dir() or not folder.exists()):
+                continue  # another process has just taken the empty folder away, or made it
             raise PipelineError(
                 f"{folder}: cannot be written ({error.strerror or error}); choose another one"
             ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -66,19 +65,23 @@ def test_turns_hold_while_the_folder_comes_and_goes(tmp_path: Path) -> None:
     together = []
 
     def enter() -> None:
-        for _ in range(20):
+        for _ in range(200):
             with taking_turns(folder):
                 inside.append(1)
                 together.append(len(inside))
-                time.sleep(0.001)
                 inside.pop()
 
-    threads = [threading.Thread(target=enter) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert together == [1] * 60, "never two at a time"
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that a folder is made and taken away between any two steps of another thread
+    try:
+        threads = [threading.Thread(target=enter) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(often)
+    assert together == [1] * 1200, "never two at a time, and nobody is turned away"
 
 
 def test_what_was_written_stays_and_what_was_not_is_not_there(tmp_path: Path) -> None:
