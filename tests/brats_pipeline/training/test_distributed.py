@@ -27,6 +27,8 @@ SETTINGS: dict[str, Any] = {
     "network_def::norm": "instance",  # a norm that sees each patch alone
     "network_def::depth": 1,
     "loss_name": "focal",  # no term is pooled over the batch
+    "optimizer_name": "sgd",  # a step of Adam is as large where a gradient is nothing but rounding
+    "learning_rate": 0.1,
     "ema_decay": 0.9,
     "max_epochs": 3,
     "patches_per_epoch": 8,
