@@ -204,12 +204,19 @@ def test_another_convention_is_refused(plan: Callable[..., Plan], data: Path, tm
         open_study(plan(), tmp_path / "out", convention="msd")
 
 
+def two_by_two(data: Path, folder: Path) -> Path:
+    """A table that gives every patient two cases of a cohort."""
+    cases = sorted(case.name for case in data.iterdir())
+    table = folder / "patients.csv"
+    table.write_text("case_id,patient_id\n" + "".join(f"{case},P{number // 2}\n" for number, case in enumerate(cases)))
+    return table
+
+
 def test_other_patients_are_refused_and_the_same_ones_taken(
     plan: Callable[..., Plan], data: Path, tmp_path: Path
 ) -> None:
     cases = sorted(folder.name for folder in data.iterdir())
-    table = tmp_path / "patients.csv"
-    table.write_text("case_id,patient_id\n" + "".join(f"{case},P{number // 2}\n" for number, case in enumerate(cases)))
+    table = two_by_two(data, tmp_path)
     out = tmp_path / "out"
     first = open_study(plan(), out, data=data, patients=table)
     assert open_study(plan(), out, patients=table)["data_sha256"] == first["data_sha256"]
@@ -229,9 +236,7 @@ def fold_of(out: Path) -> dict[str, tuple[str, int]]:
 def test_a_change_that_does_not_touch_them_keeps_patients_and_folds(
     plan: Callable[..., Plan], data: Path, tmp_path: Path
 ) -> None:
-    cases = sorted(folder.name for folder in data.iterdir())
-    table = tmp_path / "patients.csv"
-    table.write_text("case_id,patient_id\n" + "".join(f"{case},P{number // 2}\n" for number, case in enumerate(cases)))
+    table = two_by_two(data, tmp_path)
     out, other = tmp_path / "out", tmp_path / "other"
     first = open_study(plan(), out, data=data, patients=table)
     before = fold_of(out)
