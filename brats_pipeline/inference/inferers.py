@@ -159,7 +159,8 @@ class WindowInferer(Inferer):
 
         together = self.sw_batch_size if grid.single else 1
         parts = [
-            self._whole(grid.pad(some), grid, some.shape[2:], run, keeping) for some in torch.split(images, together)
+            self._whole(keep_flags(grid.pad(some), some, self.flags), grid, some.shape[2:], run, keeping)
+            for some in torch.split(images, together)
         ]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return MetaTensor(whole, meta=inputs.meta) if isinstance(inputs, MetaTensor) else whole
@@ -194,6 +195,22 @@ class WindowInferer(Inferer):
             whole[:, rows] = keeping.of(logits, regions_axis=0)
         assert whole is not None  # an image that is all air is run too
         return crop(whole, inside)[None]
+
+
+def keep_flags(padded: Tensor, image: Tensor, flags: int) -> Tensor:
+    """Carry the last channels of an image into the margin of zeros that it got: they are the same everywhere.
+
+    A training pads its scans before it flags them, so no network ever saw flags that end with the scan.
+
+    Args:
+        padded: ``(N, C, *spatial)``, changed in place where it is larger than the image.
+        image: ``(N, C, *spatial)``.
+        flags: how many of the channels.
+    """
+    if flags and padded.shape != image.shape:
+        corner = (slice(None), slice(-flags, None), *[slice(1)] * (image.dim() - 2))
+        padded[:, -flags:] = image[corner]
+    return padded
 
 
 class SliceInferer(Inferer):
@@ -251,8 +268,9 @@ class SliceInferer(Inferer):
         place = volume.device if self.keep_on is None else torch.device(self.keep_on)
         whole: Tensor | None = None
         for batch in torch.split(torch.arange(len(volume) * depth, device=volume.device), self.slice_batch_size):
-            slices = F.pad(self._gather(volume, batch), padding)
-            logits = run_network(slices, network, self.precision, *args, **kwargs)[..., :width, :height]
+            slices = self._gather(volume, batch)
+            padded = keep_flags(F.pad(slices, padding), slices, self.flags)
+            logits = run_network(padded, network, self.precision, *args, **kwargs)[..., :width, :height]
             if whole is None:
                 shape = (len(volume) * depth, *logits.shape[1:])
                 whole = torch.empty(shape, dtype=keeping.dtype, device=place)

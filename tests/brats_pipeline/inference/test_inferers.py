@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from monai.data import MetaTensor
+from monai.transforms import SpatialPad
 from torch import nn
 
 from brats_pipeline.inference.inferers import (
@@ -17,6 +18,7 @@ from brats_pipeline.inference.inferers import (
     choose_precision,
     run_network,
 )
+from transforms.presence import flag_presence
 
 CPU = torch.device("cpu")
 
@@ -139,3 +141,23 @@ def test_a_network_without_a_stride_gets_the_slices_as_they_are() -> None:
     seen = []
     SliceInferer(precision="float32")(torch.rand(1, 3, 7, 5, 2), lambda slices: seen.append(slices.shape[2:]) or slices)
     assert seen == [(7, 5)]
+
+
+@pytest.mark.parametrize("present", [(1, 1), (1, 0)])
+@pytest.mark.parametrize("slices", [False, True])
+def test_a_network_sees_flags_over_all_of_a_padded_input_as_in_training(present: tuple[int, int], slices: bool) -> None:
+    seen = []
+
+    def network(image: torch.Tensor) -> torch.Tensor:
+        seen.append(image.clone())
+        return image[:, :1]
+
+    scan, told = 1 + torch.rand(2, 5, 6, 7), torch.tensor(present)
+    shape = (8, 8, -1) if slices else (8, 8, 8)
+    trained = flag_presence(SpatialPad(shape, method="end" if slices else "symmetric")(scan).as_tensor(), told)
+    inferer: Any = SliceInferer(flags=2) if slices else WindowInferer((8, 8, 8), flags=2)
+    network.stride = 8  # type: ignore[attr-defined]
+    answer = inferer(flag_presence(scan, told)[None], network)
+    (inside,) = seen
+    assert torch.equal(inside.permute(1, 2, 3, 0) if slices else inside[0], trained)
+    assert torch.equal(answer[0, 0], scan[0] * present[0])
