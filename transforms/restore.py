@@ -50,11 +50,11 @@ def thresholds_for(threshold: float | Sequence[float], regions: int) -> list[flo
     """One threshold for each region.
 
     Raises:
-        ValueError: one is not between 0 and 1, or there is another number of them than of regions.
+        ValueError: one is no number between 0 and 1, or there is another number of them than of regions.
     """
-    limits = [float(threshold)] if isinstance(threshold, int | float) else [float(one) for one in threshold]
-    if not all(0 < one < 1 for one in limits):
-        raise ValueError(f"threshold is {threshold}; probabilities lie between 0 and 1")
+    limits = [*threshold] if isinstance(threshold, Sequence) else [threshold]
+    if not all(isinstance(one, int | float) and 0 < one < 1 for one in limits):
+        raise ValueError(f"threshold is {threshold!r}; give numbers between 0 and 1, as probabilities are")
     if len(limits) not in (1, regions):
         raise ValueError(f"{len(limits)} thresholds for {regions} regions; give one for all, or one for each")
     return limits * regions if len(limits) == 1 else limits
@@ -75,7 +75,7 @@ class RestoreRegionsd(MapTransform):
 
     Args:
         keys: the logits; or regions as bytes, where voxels were only moved and no probabilities are left.
-        transform: the preprocessing, whose inverse is the way back.
+        transform: the preprocessing, whose inverse is the way back; None where both grids are one.
         orig_keys: the preprocessed image, which knows what was done to it.
         threshold: of the probability, one for all regions or one for each.
         probabilities_key: also leave the probabilities ``(R, *scan grid)``, float32, under this key; None: do not.
@@ -89,19 +89,20 @@ class RestoreRegionsd(MapTransform):
         self,
         keys: KeysCollection,
         *,
-        transform: Compose,
+        transform: Compose | None,
         orig_keys: str = "image",
         threshold: float | Sequence[float] = 0.5,
         probabilities_key: str | None = None,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        thresholds_for(threshold, 1 if isinstance(threshold, int | float) else len(threshold))  # refuses
+        thresholds_for(threshold, len(threshold) if isinstance(threshold, Sequence) else 1)  # refuses
         self.threshold = threshold
         self.orig_key = orig_keys
         self.transform = transform
         # Even a resampling that changes nothing would turn bytes into floats.
-        self.moving = Compose([step for step in transform.flatten().transforms if not isinstance(step, Spacingd)])
+        steps = [] if transform is None else transform.flatten().transforms
+        self.moving = Compose([step for step in steps if not isinstance(step, Spacingd)])
         self.probabilities_key = probabilities_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -109,7 +110,7 @@ class RestoreRegionsd(MapTransform):
         for key in self.key_iterator(item):
             logits = item[key] if isinstance(item[key], MetaTensor) else MetaTensor(item[key])
             limits = thresholds_for(self.threshold, len(logits))
-            moved = not interpolated(item[self.orig_key])
+            moved = self.transform is None or not interpolated(item[self.orig_key])
             if logits.dtype == torch.uint8 and (self.probabilities_key is not None or not moved):
                 raise ValueError(
                     f"{key} holds regions already, but probabilities are to be "
@@ -132,6 +133,8 @@ class RestoreRegionsd(MapTransform):
 
     def _back(self, values: Tensor, item: Mapping[Hashable, Any], *, nearest: bool) -> Tensor:
         """Invert the preprocessing of the image on ``values``; ``nearest``: only what moved voxels."""
+        if self.transform is None:
+            return values
         image = item[self.orig_key]
         way = [done for done in image.applied_operations if not (nearest and _resampled_from(done) is not None)]
         if not way:

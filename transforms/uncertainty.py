@@ -152,13 +152,12 @@ class RestoreSpreadd(RestoreRegionsd):
     ) -> None:
         super().__init__(
             keys,
-            transform=Compose([]) if transform is None else transform,
+            transform=transform,
             orig_keys=orig_keys,
             threshold=threshold,
             allow_missing_keys=allow_missing_keys,
         )
         self.count = len(regions)
-        self.one_grid = transform is None
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -184,7 +183,7 @@ class RestoreSpreadd(RestoreRegionsd):
 
     def _each(self, values: Tensor, item: Mapping[Hashable, Any]) -> Tensor:
         """Values of every region on the grid of the scan."""
-        if self.one_grid:
+        if self.transform is None:
             return values
         back = [self._back(MetaTensor(one[None]), item, nearest=False) for one in values]
         whole = torch.cat(back)

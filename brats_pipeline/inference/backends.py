@@ -24,6 +24,8 @@ from brats_pipeline.inference.inferers import stride_of
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("torch", "onnxruntime", "openvino", "tensorrt")
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+"""Those that torch documents."""
 TENSORRT = "TensorrtExecutionProvider"
 SHAPES_KEPT = 4
 """Input shapes that OpenVINO stays compiled for at a time."""
@@ -60,6 +62,8 @@ def run_by(
         raise ValueError(f"backend is {backend!r}; known: {', '.join(BACKENDS)}")
     if channels_last not in (True, False, "auto"):
         raise ValueError(f"channels_last is {channels_last!r}; known: auto, true, false")
+    if compile not in (True, False, *COMPILE_MODES):
+        raise ValueError(f"compile is {compile!r}; known: true, false, {', '.join(COMPILE_MODES)}")
     if backend != "torch" and (compile or channels_last is True):
         raise ValueError(f"compile and channels_last are torch's; leave them out with backend {backend}")
     members = getattr(network, "members", None)

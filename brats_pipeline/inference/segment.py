@@ -32,6 +32,7 @@ from brats_pipeline.inference.running import run_bundle
 from brats_pipeline.inference.sharing import Share, share_of
 from brats_pipeline.inference.usable import usable
 from brats_pipeline.predictions import files_by_case, files_to_write, probability_file, uncertainty_files
+from brats_pipeline.values import refuse_ids, switched
 from transforms.labels import misfit
 
 SAVE_PROBABILITIES = "save_probabilities"
@@ -39,6 +40,15 @@ UNCERTAINTY = "uncertainty"
 WHERE_AND_HOW = ("max_memory", "backend_cache")
 """Ids that ask for the same answer in another way: predictions made with another value of them are kept."""
 ALLOW_MISSING = "allow_missing"
+BY_OTHER_MEANS = {
+    "data_list_file_path": "name the cases",
+    "dataset_dir": "name the folder of the cases",
+    "device": "give --device",
+    "output_dir": "give -o",
+    "raise_failures": "cases that fail are listed, and the others segmented",
+    "share": "give --shard",
+}
+"""Ids that belong to something else than ``--set``, and what to do."""
 
 
 def segment(
@@ -106,9 +116,10 @@ def segment(
     result = Segmentation(out=out, bundle=root)
     # Label maps are the same with and without them, so they say nothing about what may lie in one folder.
     overrides = dict(overrides or {})
-    save_probabilities = bool(overrides.pop(SAVE_PROBABILITIES, False)) or save_probabilities
-    uncertainty = bool(overrides.pop(UNCERTAINTY, False)) or uncertainty
-    allow_missing = bool(overrides.pop(ALLOW_MISSING, False)) or allow_missing
+    refuse_ids(overrides, BY_OTHER_MEANS, "segmenting")
+    save_probabilities |= switched(SAVE_PROBABILITIES, overrides.pop(SAVE_PROBABILITIES, False))
+    uncertainty |= switched(UNCERTAINTY, overrides.pop(UNCERTAINTY, False))
+    allow_missing |= switched(ALLOW_MISSING, overrides.pop(ALLOW_MISSING, False))
     unsaid = {name: overrides.pop(name) for name in WHERE_AND_HOW if name in overrides}
 
     ensemble = None
@@ -227,8 +238,7 @@ def segment(
                 ALLOW_MISSING: allow_missing,
                 UNCERTAINTY: uncertainty,
             }
-            switched = {name: True for name, on in switches.items() if on}
-            settings = {**overrides, **unsaid, **switched}
+            settings = {**overrides, **unsaid, **{name: True for name, on in switches.items() if on}}
             combining = {} if ensemble is None else ensemble.settings(out, overrides)
             if items:
                 run_bundle(root, items, device, settings, result, begin, finished, combining)

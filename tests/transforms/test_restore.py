@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,17 @@ def test_each_region_may_have_its_own_threshold() -> None:
         assert torch.equal(together[number], alone[number])
 
 
+def test_on_the_grid_of_the_scan_nothing_travels_and_no_image_is_asked() -> None:
+    logits = torch.tensor([[[-0.1, 0.0, 2.0]], [[1.3, 1.4, -5.0]]])
+    item = RestoreRegionsd("pred", transform=None, threshold=[0.5, 0.8], probabilities_key="said")({"pred": logits})
+    assert torch.equal(item["pred"].as_tensor(), torch.tensor([[[0, 1, 1]], [[0, 1, 0]]]).byte())  # ln 4 = 1.386
+    torch.testing.assert_close(item["said"].as_tensor(), 1 / (1 + (-logits).exp()))
+
+
 def test_thresholds_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"threshold is 1\.0; probabilities lie between 0 and 1"):
-        RestoreRegionsd("pred", transform=preprocessing(), threshold=1.0)
+    for wrong in (1.0, 0, -0.1, float("nan"), True, "half", [0.5, "half"], None):
+        with pytest.raises(ValueError, match=f"^threshold is {re.escape(repr(wrong))}; give numbers between 0 and 1"):
+            RestoreRegionsd("pred", transform=preprocessing(), threshold=wrong)  # type: ignore[arg-type]
     chain, item = case(AFFINES["as it is"])
     with pytest.raises(ValueError, match="2 thresholds for 3 regions"):
         RestoreRegionsd("pred", transform=chain, threshold=[0.5, 0.5])(item)
