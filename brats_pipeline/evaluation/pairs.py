@@ -21,7 +21,7 @@ from brats_pipeline.cases.layouts import patient_named
 from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.errors import CaseError, PipelineError
-from brats_pipeline.metrics import Rules, region_values, usual_rules
+from brats_pipeline.metrics import Rules, region_values, regions_needed, usual_rules
 from brats_pipeline.predictions import find_predictions, mask_files, read_labels, slice_names
 from transforms.labels import CONVENTIONS
 from transforms.nifti import is_nifti_name, strip_suffix
@@ -153,13 +153,13 @@ def _told_by_rules(cases: Sequence[Case], rules: Rules, workers: int) -> list[Ca
     return [replace(case, convention=fitting[0]) for case in cases] if len(fitting) == 1 else []
 
 
-def _with_all_regions(name: str, rules: Rules) -> str:
-    """A convention, or the one of the rules that reads its labels alike and knows every region that is scored.
+def with_all_regions(name: str, rules: Rules) -> str:
+    """A convention, or the one of the rules that reads its labels alike and knows every region that they need.
 
     Labels 1, 2 and 3 are read as those of 2023, whose tissues have no names of their own in 2024's rules.
     """
     convention = CONVENTIONS.get(name)
-    if convention is None or all(region_values(convention, region) for region in rules.regions):
+    if convention is None or all(region_values(convention, region) for region in regions_needed(rules)):
         return name
     for other in map(CONVENTIONS.__getitem__, rules.conventions):
         if other.regions == convention.regions and convention.values <= other.values:
@@ -281,7 +281,7 @@ def find_pairs(
         )
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        groups[_with_all_regions(str(case.convention), chosen_rules)].append(case)
+        groups[with_all_regions(str(case.convention), chosen_rules)].append(case)
     chosen = {}
     for name, group in groups.items():
         predicted = {case.case_id: files[case.case_id] for case in group if case.case_id in files}

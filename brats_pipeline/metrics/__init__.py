@@ -40,7 +40,7 @@ from brats_pipeline.metrics.rows import (
     missed_row,
 )
 from brats_pipeline.metrics.rules import RULES, LesionRules, Rules, rules_named, usual_rules
-from brats_pipeline.metrics.score import measure_case, score_case, score_miss
+from brats_pipeline.metrics.score import measure_case, regions_needed, score_case, score_miss
 from brats_pipeline.metrics.slices import (
     PER_PATIENT,
     SLICE_COLUMNS,
@@ -124,6 +124,7 @@ __all__ = [
     "recall",
     "region_masks",
     "region_values",
+    "regions_needed",
     "robust_hausdorff_mm",
     "rules_named",
     "score_case",

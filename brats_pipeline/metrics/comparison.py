@@ -66,7 +66,7 @@ class Comparison:
         higher: cases in which the first run is higher.
         equal: cases in which both are the same.
         lower: cases in which the first run is lower.
-        smallest_p: the smallest two-sided p that Wilcoxon's test can give with ``n`` cases, ``2 ** (1 - n)``.
+        smallest_p: the smallest two-sided p that Wilcoxon's test can give where so many cases differ.
         smallest_difference: the smallest mean difference that ``n`` cases of this spread could show, half of the
             paired t interval: ``t(0.975, n - 1) * SD / sqrt(n)``; None for fewer than two cases.
     """
@@ -148,7 +148,7 @@ def compare_paired(
         higher=sum(difference > 0 for difference in differences),
         equal=sum(difference == 0 for difference in differences),
         lower=sum(difference < 0 for difference in differences),
-        smallest_p=smallest_p(n),
+        smallest_p=smallest_p(sum(difference != 0 for difference in differences)),
         smallest_difference=t_half_width(differences),
     )
 
@@ -171,7 +171,15 @@ def _p(p: float) -> str:
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.2g}"
 
 
-def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adjusted_p: float | None = None) -> str:
+def verdict(
+    comparison: Comparison,
+    *,
+    metric: str,
+    first: str,
+    second: str,
+    adjusted_p: float | None = None,
+    tests: int = 1,
+) -> str:
     """What may be said of two runs, in words.
 
     Args:
@@ -180,6 +188,7 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
         first: name of the first run.
         second: name of the second run.
         adjusted_p: p corrected for the number of comparisons, from :func:`holm`.
+        tests: how many comparisons that is.
 
     Raises:
         ValueError: the metric has no better side.
@@ -198,6 +207,8 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
         f"{name} of {first} less that of {second}: mean {comparison.mean_difference:+.3g}{unit}, "
         f"median {comparison.median_difference:+.3g}{unit}"
     )
+    if n >= FEWEST_CASES and comparison.equal == n:
+        return f"{first} and {second} have the same {name} in all {cases}."
     if n < FEWEST_CASES:
         least = "; one case has no spread, so what it could show is not known"
         if comparison.smallest_difference is not None:
@@ -209,8 +220,6 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
             f"With {cases}{of_cases} no test can decide between {first} and {second}: the smallest two-sided p of "
             f"Wilcoxon's test is {comparison.smallest_p:.3g}. {figures}{least}."
         )
-    if comparison.equal == n:
-        return f"{first} and {second} have the same {name} in all {cases}."
     low, high = comparison.interval_95 or (math.nan, math.nan)
     corrected = "" if adjusted_p is None else f", corrected by Holm {_p(adjusted_p)}"
     figures += (
@@ -221,7 +230,15 @@ def verdict(comparison: Comparison, *, metric: str, first: str, second: str, adj
     if sign:
         side = "better" if (sign < 0) == better_when_lower else "worse"
         return f"{first} is {side} than {second}. {figures}."
+    possible = min(1.0, tests * comparison.smallest_p)
+    if possible >= LEVEL:
+        among, corrected = (f" among {tests} comparisons", ", corrected by Holm,") if tests > 1 else ("", "")
+        return (
+            f"No test can decide between {first} and {second}{among}: where {n - comparison.equal} {noun}s differ, the "
+            f"smallest two-sided p of Wilcoxon's test{corrected} is {possible:.2g}. {figures}."
+        )
     return (
         f"No difference between {first} and {second} is shown. {figures}; the smallest mean difference that {cases} of "
-        f"this spread could show is {comparison.smallest_difference:.3g}{unit}."
+        f"this spread could show{' before correction' if tests > 1 else ''} is "
+        f"{comparison.smallest_difference:.3g}{unit}."
     )

@@ -31,7 +31,7 @@ def _voxel_ml(spacing_mm: Sequence[float] | None) -> float:
     return math.nan if spacing_mm is None else math.prod(spacing_mm) / 1000
 
 
-def _wanted(rules: Rules) -> tuple[str, ...]:
+def regions_needed(rules: Rules) -> tuple[str, ...]:
     """The regions that are scored, and those that only help to join lesions."""
     helpers = (other for _, others in rules.lesions.tissues for other in others) if rules.lesions else ()
     return tuple(dict.fromkeys((*rules.regions, *helpers)))
@@ -78,8 +78,8 @@ def measure_case(
     prediction, reference = np.ascontiguousarray(prediction[box]), np.ascontiguousarray(reference[box])
     refuse_foreign(case_id, "prediction", prediction, prediction_convention)
     refuse_foreign(case_id, "reference", reference, reference_convention)
-    predicted = region_masks(prediction, prediction_convention, _wanted(rules))
-    expected = region_masks(reference, reference_convention, _wanted(rules))
+    predicted = region_masks(prediction, prediction_convention, regions_needed(rules))
+    expected = region_masks(reference, reference_convention, regions_needed(rules))
 
     score = CaseScore([], [])
     for region in rules.regions:

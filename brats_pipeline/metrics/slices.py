@@ -56,6 +56,7 @@ class SliceGroup:
     Args:
         name: which patients.
         patients: how many.
+        volumes: theirs; more than patients where some have several time points.
         slices: of all of them.
         tumour_slices: slices whose reference shows tumour.
         per_patient: Dice, IoU, precision and recall of patient volumes, the slices of a patient pooled.
@@ -67,6 +68,7 @@ class SliceGroup:
 
     name: str
     patients: int
+    volumes: int
     slices: int
     tumour_slices: int
     per_patient: dict[str, Spread]
@@ -130,7 +132,8 @@ def _group(
     pooled = {measure: function(counts) for measure, function in measures.items()}
     return SliceGroup(
         name=name,
-        patients=len(rows),
+        patients=len(rows) if owners is None else len(set(owners)),
+        volumes=len(rows),
         slices=len(slices),
         tumour_slices=sum(row.has_tumour for row in slices),
         per_patient={measure: value for measure, value in per_patient.items() if value is not None},
@@ -151,9 +154,9 @@ def summarise_slices(
     """Summarise a cohort of slices: all patients, then those with every sequence where some lack one.
 
     Args:
-        rows: one per patient.
+        rows: one per volume.
         slices: one per slice.
-        incomplete: patients that lack a sequence.
+        incomplete: case ids of volumes that lack a sequence.
         patients: case id to patient, whose cases are drawn together; None where every case is another patient.
     """
     groups = [_group("all patients", rows, slices, patients)]

@@ -74,7 +74,7 @@ def bootstrap_interval(
         seed: of the draws; equal seeds give equal intervals.
 
     Returns:
-        Lower and upper end; both the value itself where all are equal, None for fewer than two values or patients.
+        Lower and upper end; both the mean where all are equal, None for fewer than two values or patients.
 
     Raises:
         ValueError: a value is infinite, the confidence does not lie between 0 and 1, there are no resamples, or
@@ -92,14 +92,15 @@ def bootstrap_interval(
     if sums.size < 2:
         return None
     own = sums / counts
-    if own.min() == own.max():
-        return float(own[0]), float(own[0])
-
     mean = sums.mean() / counts.mean()
+    rounding = 1e-12 * np.abs(own).max()
+    if np.abs(own - mean).max() <= rounding:
+        return float(mean), float(mean)
+
     blocks = resampled(sums.size, resamples=resamples, seed=seed)
     means = np.concatenate([sums[indices].mean(axis=1) / counts[indices].mean(axis=1) for indices in blocks])
     # A resample that is the sample in another order has its mean, but for the rounding of the sum.
-    means[np.abs(means - mean) <= 1e-12 * np.abs(own).max()] = mean
+    means[np.abs(means - mean) <= rounding] = mean
     below = (np.count_nonzero(means < mean) + np.count_nonzero(means <= mean)) / (2 * resamples)
     bias = ndtri(np.clip(below, 0.5 / resamples, 1 - 0.5 / resamples))
     # The jackknife of a mean leaves the deviations themselves, up to a factor that cancels.

@@ -89,7 +89,10 @@ def headline(regions: Sequence[RegionSummary]) -> list[list[str]]:
 
 def slice_headline(groups: Sequence[SliceGroup]) -> list[list[str]]:
     """The figures of a cohort of slices for printing: a header, then one row per way to average."""
-    header = ["", *(f"{group.name} ({group.patients})" for group in groups)]
+
+    def heading(group: SliceGroup) -> str:
+        more = "" if group.volumes == group.patients else f", {group.volumes} volumes"
+        return f"{group.name} ({group.patients}{more})"
 
     def spread_row(name: str, spreads: Sequence[Spread | None]) -> list[str]:
         return [name, *(f"{_number(each, 'mean', 3)} ± {_number(each, 'sd', 3)}" for each in spreads)]
@@ -102,7 +105,7 @@ def slice_headline(groups: Sequence[SliceGroup]) -> list[list[str]]:
         return "-" if value is None else f"{value:.3f}"
 
     return [
-        header,
+        ["", *map(heading, groups)],
         spread_row(PER_PATIENT, [group.per_patient.get("dice") for group in groups]),
         ["  95 % interval of its mean", *map(interval, groups)],
         ["  its median", *(_number(group.per_patient.get("dice"), "median", 3) for group in groups)],

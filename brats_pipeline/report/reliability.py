@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from brats_pipeline.metrics.calibration import BINS, VOXELS_IN_WORDS, Calibration, RegionCalibration
-from brats_pipeline.report.charts import _DOT, _bare, _canvas, _style
+from brats_pipeline.report.charts import _DOT, _EDGE, _bare, _canvas, _style
 from brats_pipeline.report.words import decimal
 
 HEADER = ("Region", "n", "voxels", "ECE", "MCE", "Brier", "ECE per case: mean [95 %]", "median [quartiles]")
@@ -79,14 +79,14 @@ def reliability_chart(calibration: Calibration) -> Figure | None:
         colour, marker = _style(region)
         points = np.array([(each.mean_probability, each.observed) for each in found.bins if each.voxels])
         curve.plot([0, 1], [0, 1], color="#9a9a9a", linewidth=0.9, linestyle=(0, (4, 2)))
-        curve.plot(points[:, 0], points[:, 1], color=colour, linewidth=1.4, zorder=2)
+        curve.plot(points[:, 0], points[:, 1], color=_EDGE, linewidth=1.0, zorder=2)
         curve.scatter(points[:, 0], points[:, 1], s=26, color=colour, marker=marker, **_DOT)  # type: ignore[arg-type]
         curve.set(xlim=(0, 1), ylim=(0, 1))
         curve.tick_params(labelbottom=False)
         cases = f"n = {found.n} case{'' if found.n == 1 else 's'}"
         curve.set_title(f"{region} ({cases})\nECE {decimal(found.ece, 3)}, MCE {decimal(found.mce, 3)}", fontsize=8.5)
         voxels, lows = [each.voxels for each in found.bins], [each.low for each in found.bins]
-        counts.bar(lows, voxels, 1 / len(lows), align="edge", color=colour, edgecolor="white", linewidth=0.6)
+        counts.bar(lows, voxels, 1 / len(lows), align="edge", color=colour, edgecolor=_EDGE, linewidth=0.6)
         counts.set_yscale("log")
         top = max(voxels)
         counts.set_ylim(0.7, 3 * top)

@@ -191,6 +191,7 @@ def write_study_report(out: Path, page: StudyPage) -> None:
     )
     environment.filters |= {
         "decimal": words.decimal,
+        "p_value": words.p_value,
         "mean_interval": words.mean_interval,
         "median_quartiles": words.median_quartiles,
         "duration": duration,

@@ -27,6 +27,11 @@ def decimal(value: float | None, digits: int) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
+def p_value(p: float | None) -> str:
+    """A p-value with four decimals, never a flat zero; a dash where there is none."""
+    return "< 0.0001" if p is not None and p < 0.0001 else decimal(p, 4)
+
+
 def mean_interval(figures: GroupFigures, digits: int) -> str:
     """Mean and the 95 % interval of the mean."""
     if figures.spread is None:

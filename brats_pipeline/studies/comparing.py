@@ -70,7 +70,7 @@ def arm_figures(
         }
         told = [unit.read() for unit in scored.finished]
         segmented = sum(each.get("segmented", 0) for each in told)
-        losses = [each["test_loss"] for each in told if each.get("test_loss") is not None]
+        losses = [(each["test_loss"], each["cases"]) for each in told if each.get("test_loss") is not None]
         found.append(
             ArmFigures(
                 name=scored.arm.name,
@@ -86,7 +86,9 @@ def arm_figures(
                 segment_seconds=sum(each.get("segment_seconds", 0.0) for each in told) / segmented
                 if segmented
                 else None,
-                test_loss=sum(losses) / len(losses) if losses else None,
+                test_loss=sum(loss * cases for loss, cases in losses) / sum(cases for _, cases in losses)
+                if losses
+                else None,
                 weights_sha256=tuple(str(each.get("weights_sha256", "")) for each in told),
             )
         )
@@ -125,6 +127,7 @@ def compare_arms(
             for arm, region in pairs
         ]
         adjusted = holm([each.p_value for each in compared])
+        tests = sum(p is not None for p in adjusted)
         found += [
             Compared(
                 arm=arm,
@@ -133,7 +136,8 @@ def compare_arms(
                 metric=metric,
                 comparison=each,
                 adjusted_p=p,
-                sentence=f"{region}: " + verdict(each, metric=metric, first=arm, second=plan.reference, adjusted_p=p),
+                sentence=f"{region}: "
+                + verdict(each, metric=metric, first=arm, second=plan.reference, adjusted_p=p, tests=tests),
             )
             for (arm, region), each, p in zip(pairs, compared, adjusted, strict=True)
         ]

@@ -16,6 +16,7 @@ from brats_pipeline.cases import Case
 from brats_pipeline.cases.stacks import is_stack
 from brats_pipeline.cases.volumes import read_volumes
 from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.evaluation.pairs import with_all_regions
 from brats_pipeline.metrics import Rules, region_masks
 from brats_pipeline.predictions import find_predictions, read_labels, read_masks
 from brats_pipeline.report import shows_head
@@ -41,6 +42,7 @@ def picture_of(
         dice: arm to the Dice of the case.
         convention: of the reference.
     """
+    convention = with_all_regions(convention, rules)
     try:
         image, labels, affine = _scan(case)
     except PipelineError:

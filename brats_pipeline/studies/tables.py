@@ -77,13 +77,15 @@ def _missing(plan: Plan, figures: Figures) -> str:
 
 
 def _csv(plan: Plan, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    def cell(value: Any) -> str:
+    def cell(value: Any, column: str) -> str:
         if value is None or value != value:
             return ""
+        if column in ("p_value", "p_holm"):
+            return f"{value:.3g}"
         return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*header, "budget"])
-    writer.writerows([*map(cell, row), plan.budget_in_words] for row in rows)
+    writer.writerows([*map(cell, row, header), plan.budget_in_words] for row in rows)
     return text.getvalue()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from brats_pipeline.cases import Case
 from brats_pipeline.errors import CaseError, PipelineError
+from brats_pipeline.evaluation.pairs import with_all_regions
 from brats_pipeline.evaluation.scoring import read_reference
 from brats_pipeline.metrics import Rules, measure_case
 from brats_pipeline.tuning.grid import RegionSettings, Settings
@@ -105,7 +106,7 @@ class OpenCase:
             task.rules.empties, one_hd95_mm=task.rules.empties.penalty(reference.shape), one_is_diagonal=False
         )
         self.rules = replace(task.rules, empties=empties)
-        self.convention = convention(str(task.case.convention))
+        self.convention = convention(with_all_regions(str(task.case.convention), task.rules))
 
     def _measure(self, labels: npt.NDArray[np.uint8], rules: Rules) -> dict[str, float]:
         score = measure_case(

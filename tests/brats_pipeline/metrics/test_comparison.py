@@ -45,7 +45,7 @@ def test_figures_are_those_of_scipy_and_of_a_hand():
     assert found.p_value == pytest.approx(4 / 128)
     half = stats.ttest_rel(first, second).confidence_interval(0.95)
     assert found.smallest_difference == pytest.approx((half.high - half.low) / 2)
-    assert found.smallest_p == pytest.approx(1 / 128)
+    assert found.smallest_p == pytest.approx(2 / 128)  # all positive, or all negative
 
 
 def test_cases_are_joined_by_their_ids_and_not_by_their_order():
@@ -288,3 +288,31 @@ def test_many_time_points_of_few_patients_decide_nothing():
     first = {case: value + 0.1 for case, value in second.items()}
     text = verdict(compare_paired(first, second, patients=patients), metric="dice", first="A", second="B")
     assert text.startswith("With 3 patients (30 cases, averaged by patient) no test can decide")
+
+
+def test_a_family_too_large_for_its_cases_is_said_to_decide_nothing():
+    """Ten cases that all gain: p = 2 ** -9, which thirty comparisons raise to 0.059."""
+    found = compare(np.linspace(0.80, 0.89, 10), np.linspace(0.5, 0.55, 10))
+    wide = verdict(found, metric="dice", first="A", second="B", adjusted_p=30 * found.p_value, tests=30)
+    assert wide.startswith("No test can decide between A and B among 30 comparisons: where 10 cases differ, ")
+    assert "smallest two-sided p of Wilcoxon's test, corrected by Holm, is 0.059." in wide
+    assert "could show" not in wide
+    few = verdict(found, metric="dice", first="A", second="B", adjusted_p=25 * found.p_value, tests=25)
+    assert few.startswith("A is better than B.")
+
+
+def test_cases_that_are_equal_decide_nothing():
+    first = [0.8, 0.81, 0.82, 0.83, 0.84, 0.5, 0.5, 0.5]
+    found = compare(first, [0.7, 0.7, 0.7, 0.7, 0.7, 0.5, 0.5, 0.5])
+    assert found.smallest_p == smallest_p(5)
+    text = verdict(found, metric="dice", first="A", second="B")
+    assert text.startswith("No test can decide between A and B: where 5 cases differ, the smallest two-sided p")
+    assert found.p_value >= found.smallest_p
+
+
+def test_what_could_be_shown_is_said_to_be_uncorrected_where_there_are_several_tests():
+    random = np.random.default_rng(3)
+    plain = random.uniform(0.5, 0.8, 20)
+    found = compare(plain + random.normal(0, 0.05, 20), plain)
+    text = verdict(found, metric="dice", first="A", second="B", adjusted_p=1.0, tests=3)
+    assert "20 cases of this spread could show before correction is" in text

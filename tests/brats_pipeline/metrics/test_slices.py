@@ -174,3 +174,9 @@ def test_slices_have_rules_of_their_own():
 def test_masks_that_do_not_belong_together_are_refused(prediction, names, message):
     with pytest.raises(ValueError, match=message):
         score_slices(prediction, A_REFERENCE, case_id="A", names=names, rules=LGG)
+
+
+def test_time_points_are_volumes_of_one_patient(cohort):
+    (group,) = summarise_slices(*cohort, incomplete=(), patients={"A": "one", "B": "one"})
+    assert (group.patients, group.volumes) == (1, 2)
+    assert slice_headline([group])[0] == ["", "all patients (1, 2 volumes)"]

@@ -355,3 +355,9 @@ def test_one_patient_has_no_interval_and_every_value_needs_its_patient():
     assert bootstrap_interval([0.1, 0.9, math.nan], patients=["a", "a", "b"]) is None
     with pytest.raises(ValueError, match="2 patients for 3 values"):
         bootstrap_interval([0.1, 0.9, 0.5], patients=["a", "b"])
+
+
+@pytest.mark.parametrize("values", [[0.2, 0.4, 0.3], [0.1, 0.3, 0.2], [0.7, 0.9, 0.8]])
+def test_patients_whose_means_differ_by_rounding_alone_are_equal(values):
+    interval = bootstrap_interval(values, patients=["A", "A", "B"])
+    assert interval == pytest.approx((values[2], values[2]))

@@ -143,7 +143,10 @@ def test_the_worst_case_is_shown_first(tmp_path):
 
 def test_without_pictures_the_report_says_why(tmp_path):
     assert "not asked for" in written(tmp_path, images=False, pages=[])
-    assert "No pictures" in written(tmp_path, pages=[CasePage("case-good", None, "no scans")])
+    html = written(tmp_path, pages=[CasePage("case-good", None, "flair lies on another grid than the reference")])
+    assert "No pictures." in html
+    assert "Without a picture: case-good (flair lies on another grid than the reference)" in html
+    assert "the references come without scans" in written(tmp_path, pages=[])
 
 
 def test_a_scan_with_skull_and_face_brings_a_warning_that_names_it(tmp_path):

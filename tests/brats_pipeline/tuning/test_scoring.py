@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,10 @@ def test_probabilities_that_do_not_fit_are_told(
     found = score_table(task, {"WT": [RegionSettings()]})
     assert isinstance(found, CaseError)
     assert message in found.reason
+
+
+def test_labels_that_the_rules_read_by_a_later_convention_are_scored(task: Task) -> None:
+    rules = rules_for(RULES["brats2024-gli"], "lesionwise_dice", ("TC", "WT", "ET"))
+    found = score_table(replace(task, rules=rules, metric="lesionwise_dice"), {"WT": [RegionSettings(threshold=0.5)]})
+    assert not isinstance(found, CaseError)
+    assert 0 < found["WT"][0] < 1
