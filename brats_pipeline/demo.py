@@ -69,6 +69,8 @@ def run_demo(out: Path, *, seed: int, quiet: bool, say: Callable[[str], None]) -
         PipelineError: ``out`` holds something that is no demo.
     """
     out = Path(out)
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise PipelineError(f"{out} is no folder; choose another with --out")
     marker = out / ".demo"
     if out.is_dir() and any(out.iterdir()) and not marker.is_file():
         raise PipelineError(f"{out} is not empty and holds no demo; choose another folder with --out")

@@ -37,9 +37,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
     """Write a file under a temporary name beside it, then rename, so that no reader ever sees half of it.
 
     Raises:
-        PipelineError: the folder cannot be written, or the disk is full; nothing is left behind.
+        PipelineError: the folder cannot be written, or the disk is full; nothing is left behind. What is there is a
+            device or a pipe, which a rename would replace.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise PipelineError(f"{path} is a device or a pipe, which no file can take the place of; name a file")
     data = content.encode() if isinstance(content, str) else content
     temporary: str | None = None
     try:

@@ -69,7 +69,7 @@ class RestoreRegionsd(MapTransform):
     """Replace logits ``(R, *network grid)`` by regions ``(R, *scan grid)``: 1 where a probability reaches a threshold.
 
     Where the preprocessing only moved voxels (turned, mirrored, cropped), the threshold comes first and bytes travel
-    back. Where it interpolated, the probabilities travel back, one region at a time, and the threshold comes behind.
+    back. Where it interpolated, the probabilities travel back, once, and the threshold comes behind.
     Either way the result is that of inverting all probabilities (``Activationsd``, ``Invertd``, ``AsDiscreted``).
     Bytes are regions already, which an inferer made at the same thresholds, and only travel back.
 
@@ -116,15 +116,14 @@ class RestoreRegionsd(MapTransform):
                     f"{key} holds regions already, but probabilities are to be "
                     f"{'interpolated' if self.probabilities_key is None else 'kept'}; let the inferer keep logits"
                 )
-            if self.probabilities_key is not None:
-                item[self.probabilities_key] = self._back(logits.float().sigmoid(), item, nearest=False)
-            if not moved:
-                regions = [
-                    self._back(one[None].float().sigmoid(), item, nearest=False) >= limit
-                    for one, limit in zip(logits, limits, strict=True)
-                ]
-                item[key] = torch.cat(regions).byte()
-                continue
+            if self.probabilities_key is not None or not moved:
+                probabilities = self._back(logits.float().sigmoid(), item, nearest=False)
+                if self.probabilities_key is not None:
+                    item[self.probabilities_key] = probabilities
+                if not moved:
+                    item[key] = torch.stack([one >= limit for one, limit in zip(probabilities, limits, strict=True)])
+                    item[key] = item[key].byte()
+                    continue
             if logits.dtype != torch.uint8:
                 regions = [one >= logit_of(limit) for one, limit in zip(logits, limits, strict=True)]
                 logits = torch.stack(regions).byte()

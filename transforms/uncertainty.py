@@ -14,6 +14,7 @@ The last is what Houlsby et al. (BALD, arXiv:1112.5745) ask labels for and Gal a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -63,11 +64,11 @@ class MemberPool:
             weights: of the member, one for all regions or one for each. Where it is 0, the member has no say.
 
         Raises:
-            ValueError: weights below 0, or another number of them than of regions.
+            ValueError: weights below 0 or infinite, or another number of them than of regions.
         """
         regions = probabilities.shape[1]
         given = [float(weights)] * regions if isinstance(weights, int | float) else list(map(float, weights))
-        if len(given) != regions or min(given) < 0:
+        if len(given) != regions or not all(math.isfinite(one) and one >= 0 for one in given):
             raise ValueError(
                 f"weights are {given} for {probabilities.shape[1]} regions; give one of at least 0 for each"
             )
@@ -185,6 +186,5 @@ class RestoreSpreadd(RestoreRegionsd):
         """Values of every region on the grid of the scan."""
         if self.transform is None:
             return values
-        back = [self._back(MetaTensor(one[None]), item, nearest=False) for one in values]
-        whole = torch.cat(back)
+        whole = self._back(MetaTensor(values), item, nearest=False)
         return whole.as_tensor() if isinstance(whole, MetaTensor) else whole

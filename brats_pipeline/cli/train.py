@@ -75,6 +75,13 @@ def train_command(
         network=network,
         device=device,
     )
+    if minutes is not None and "max_epochs" in overrides:
+        raise PipelineError("--minutes and --set max_epochs both say how long to train; give one of them")
+    if resume and (minutes is not None or dry_run):
+        raise PipelineError(
+            f"{'--minutes' if minutes is not None else '--dry-run'} is for the first call; a resumed run trains the "
+            "epochs that it was begun with, or --set max_epochs=N"
+        )
     if deterministic:
         overrides["deterministic"] = True
     if deterministic and not resume and not quiet:
@@ -83,7 +90,8 @@ def train_command(
         )
         note(f"deterministic: {fixed:.2f} steps a second instead of {free:.2f}, {free / fixed - 1:+.0%} time")
     if dry_run:
-        say("\n".join(rehearse(overrides=overrides).lines()))
+        expected = rehearse(overrides=overrides)
+        say("\n".join((expected if minutes is None else expected.within(minutes)).lines()))
         return 0
     with training_bar(quiet=quiet) as on_start:
         result = train(

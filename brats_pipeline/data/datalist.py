@@ -21,7 +21,13 @@ from brats_pipeline.data.splitting import split_cases, unsplit_cases
 from brats_pipeline.errors import CaseError, PipelineError
 from transforms.labels import MODALITIES
 
+CONVENTION_IN_DATALIST = (
+    "a datalist names the label convention of its cases already; give --convention to `split`, or leave it out"
+)
+"""What is said where one is given beside a datalist."""
+
 __all__ = [
+    "CONVENTION_IN_DATALIST",
     "Item",
     "case_items",
     "item_case",

@@ -18,7 +18,7 @@ from typing import Literal
 
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.evaluation.cohort import case_pages, score_pairs, with_probabilities
-from brats_pipeline.evaluation.manifest import relative, versions, write_manifest
+from brats_pipeline.evaluation.manifest import relative, remove_stale, versions, write_manifest
 from brats_pipeline.evaluation.pairs import Pair, find_pairs
 from brats_pipeline.evaluation.result import Evaluation, summary_of
 from brats_pipeline.evaluation.scoring import cohort_calibration
@@ -40,6 +40,8 @@ from transforms.labels import MODALITIES
 
 __all__ = ["Evaluation", "evaluate"]
 
+TABLES = ("lesions.csv", "slices.csv", "calibration.csv")
+"""Those that not every evaluation writes."""
 CALIBRATION_FIGURES = ("figures/calibration.png", "figures/calibration.svg")
 
 
@@ -141,24 +143,18 @@ def evaluate(
         calibration=None if probable is None else cohort_calibration(pairs, outcomes, chosen.regions),
     )
     used = versions()
-    write_atomically(out / "cases.csv", csv_text(rows, case_columns(chosen)))
+    remove_stale(out, (*TABLES, *CALIBRATION_FIGURES))
+    files = {"cases.csv": csv_text(rows, case_columns(chosen))}
     if chosen.lesions:
-        write_atomically(out / "lesions.csv", csv_text(lesions, lesion_columns(chosen.lesions)))
+        files["lesions.csv"] = csv_text(lesions, lesion_columns(chosen.lesions))
     if chosen.slices:
-        write_atomically(out / "slices.csv", csv_text(slices, SLICE_COLUMNS))
+        files["slices.csv"] = csv_text(slices, SLICE_COLUMNS)
     if evaluation.calibration is not None:
-        write_atomically(out / "calibration.csv", csv_text(evaluation.calibration.rows, CALIBRATION_COLUMNS))
-    for name, written in (
-        ("lesions.csv", chosen.lesions),
-        ("slices.csv", chosen.slices),
-        ("calibration.csv", probable),
-    ):
-        if not written:
-            (out / name).unlink(missing_ok=True)  # of an earlier evaluation by other rules
-    for name in CALIBRATION_FIGURES:
-        (out / name).unlink(missing_ok=True)  # the report draws them again, where there is something to draw
-    write_atomically(out / "summary.json", json.dumps(summary_of(evaluation, used), indent=2) + "\n")
-    write_report(
+        files["calibration.csv"] = csv_text(evaluation.calibration.rows, CALIBRATION_COLUMNS)
+    files["summary.json"] = json.dumps(summary_of(evaluation, used), indent=2) + "\n"
+    for name, text in files.items():
+        write_atomically(out / name, text)
+    pages = write_report(
         out / "report.html",
         rules=chosen,
         scores=rows,
@@ -196,7 +192,7 @@ def evaluate(
         references={pair.case.case_id: pair.case.label.paths for pair in pairing.pairs if pair.case.label is not None},
         probabilities={pair.case.case_id: [pair.probabilities] for pair in pairs if pair.probabilities is not None},
         patients=None if patients is None else Path(patients),
-        outputs=_outputs(out),
+        outputs=[*files, *pages],
         seeds={"bootstrap": 0},
     )
     return evaluation
@@ -215,10 +211,3 @@ def _prediction_files(pair: Pair) -> list[Path]:
     if pair.prediction is None:
         return []
     return sorted(mask_files(pair.prediction).values()) if pair.prediction.is_dir() else [pair.prediction]
-
-
-def _outputs(out: Path) -> list[str]:
-    """What an evaluation writes beside its manifest."""
-    names = ("cases.csv", "lesions.csv", "slices.csv", "calibration.csv", "summary.json", "report.html", "report.md")
-    figures = sorted(path.relative_to(out).as_posix() for path in (out / "figures").glob("*"))
-    return [name for name in (*names, *figures) if (out / name).is_file()]

@@ -122,6 +122,17 @@ def write_manifest(
     write_atomically(out / NAME, json.dumps(content, indent=2) + "\n")
 
 
+def remove_stale(out: Path, names: Iterable[str]) -> None:
+    """Remove files that an earlier report in the same folder wrote; what its manifest does not list is another's."""
+    try:
+        listed = json.loads((out / NAME).read_text(encoding="utf-8"))["outputs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names:
+        if name in listed:
+            (out / name).unlink(missing_ok=True)
+
+
 def read_manifest(out: Path) -> dict[str, Any]:
     """The manifest of a report.
 

@@ -8,6 +8,7 @@ threshold and clean-up are those of the first bundle. What a finished case needs
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -168,7 +169,11 @@ def ensemble_of(
     given = [1.0] * len(roots) if weights is None else list(weights)
     if len(given) != len(roots):
         raise PipelineError(f"{len(given)} weights for {len(roots)} bundles; give one for each, in their order")
-    return Ensemble(roots, regions, tuple(_by_region(weight, regions) for weight in given))
+    by_region = tuple(_by_region(weight, regions) for weight in given)
+    for number, region in enumerate(regions):
+        if not any(weight[number] if isinstance(weight, list) else weight for weight in by_region):
+            raise PipelineError(f"every weight of {region} is 0; at least one bundle must have a say in each region")
+    return Ensemble(roots, regions, by_region)
 
 
 def _by_region(weight: float | Mapping[str, float], regions: Sequence[str]) -> float | list[float]:
@@ -180,8 +185,9 @@ def _by_region(weight: float | Mapping[str, float], regions: Sequence[str]) -> f
             raise PipelineError(f"there is no region {', '.join(unknown)}; known: {', '.join(regions)}")
         each = [float(weight.get(region, 1.0)) for region in regions]
         result = each
-    if min(each) < 0:
-        raise PipelineError(f"a weight is {min(each):g}; it must be at least 0")
+    for one in each:
+        if not (math.isfinite(one) and one >= 0):
+            raise PipelineError(f"a weight is {one:g}; give a number of at least 0")
     return result
 
 

@@ -41,6 +41,7 @@ WHERE_AND_HOW = ("max_memory", "backend_cache")
 """Ids that ask for the same answer in another way: predictions made with another value of them are kept."""
 ALLOW_MISSING = "allow_missing"
 BY_OTHER_MEANS = {
+    "bundle_root": "give --bundle",
     "data_list_file_path": "name the cases",
     "dataset_dir": "name the folder of the cases",
     "device": "give --device",

@@ -50,7 +50,7 @@ def write_report(
     calibration: Calibration | None = None,
     told: Sequence[str] = (),
     title: str = "Segmentation report",
-) -> None:
+) -> list[str]:
     """Write the report as one HTML file that needs no other and no network, and beside it ``.md`` and ``figures/``.
 
     Args:
@@ -74,6 +74,9 @@ def write_report(
         calibration: of the probabilities; None where none were saved.
         told: what was said of the predictions when they were made, a sentence each.
         title: heading.
+
+    Returns:
+        Names of the files, as seen from the folder of ``out_html``.
 
     Raises:
         PipelineError: a file cannot be written.
@@ -177,3 +180,7 @@ def write_report(
         versions=versions,
     )
     write_atomically(out_html.with_suffix(".md"), markdown)
+    return [
+        *(out_html.name, out_html.with_suffix(".md").name),
+        *(f"figures/{name}.{ending}" for name in figures for ending in ("png", "svg")),
+    ]

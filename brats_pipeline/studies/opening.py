@@ -14,7 +14,13 @@ from typing import Any
 from brats_pipeline.bundles import bundle_path
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.cases.patients import read_patients, with_patients, write_patients
-from brats_pipeline.data.datalist import case_items, read_whole_datalist, split_cases, write_datalist
+from brats_pipeline.data.datalist import (
+    CONVENTION_IN_DATALIST,
+    case_items,
+    read_whole_datalist,
+    split_cases,
+    write_datalist,
+)
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import write_atomically
 from brats_pipeline.locking import claimed, taking_turns
@@ -95,7 +101,7 @@ def _open(
     if before is not None and not new and datalist is None:
         listing = _same_cases(out, source, before)
     elif datalist is not None:
-        listing = _listed(plan, datalist, patients)
+        listing = _listed(plan, datalist, patients, convention)
     else:
         known = {} if before is None else {item["case_id"]: item["patient_id"] for item in before["training"]}
         listing = _split(plan, source, remembered, patients, known, on_case)
@@ -260,14 +266,16 @@ def _same_cases(out: Path, source: Path, listing: Mapping[str, Any]) -> dict[str
     return {**listing, "training": items, "testing": []}
 
 
-def _listed(plan: Plan, datalist: str | Path, patients: str | Path | None) -> dict[str, Any]:
+def _listed(plan: Plan, datalist: str | Path, patients: str | Path | None, convention: str | None) -> dict[str, Any]:
     """The datalist of the study from a file.
 
     Raises:
-        PipelineError: its number of folds does not suit the study, or patients are told beside it.
+        PipelineError: its number of folds does not suit the study, or what it names itself is told beside it.
     """
     if patients is not None:
         raise PipelineError("a datalist names its patients already; give --patients to `split`, or leave it out")
+    if convention is not None:
+        raise PipelineError(CONVENTION_IN_DATALIST)
     listing = read_whole_datalist(datalist)
     folds = {item.get("fold") for item in listing["training"]}
     if folds != set(range(plan.folds.k)):

@@ -71,10 +71,13 @@ def start() -> None:
     dist.init_process_group(backend, device_id=device if device.type == "cuda" else None)
 
 
-def wait() -> None:
-    """Go on when all processes have come this far."""
+def collect(told: dict[str, Any]) -> None:
+    """Add to a table what the tables of all other processes hold; each goes on when all have come this far."""
     if several():
-        dist.barrier()
+        tables: list[dict[str, Any]] = [{}] * dist.get_world_size()
+        dist.all_gather_object(tables, told)
+        for table in tables:
+            told.update(table)
 
 
 def finish() -> None:

@@ -8,7 +8,13 @@ from typing import Any
 
 from brats_pipeline.cases import decide_conventions, find_cases
 from brats_pipeline.cases.patients import read_patients, with_patients
-from brats_pipeline.data.datalist import item_case, read_whole_datalist, split_cases, unsplit_cases
+from brats_pipeline.data.datalist import (
+    CONVENTION_IN_DATALIST,
+    item_case,
+    read_whole_datalist,
+    split_cases,
+    unsplit_cases,
+)
 from brats_pipeline.data.fingerprint import check_headers
 from brats_pipeline.errors import CaseError, PipelineError
 
@@ -29,7 +35,7 @@ def datalist_for(
     Args:
         data: folder that holds the cases; they are split here.
         datalist: a file of ``split`` instead.
-        convention: label convention of the reference, where the data leave it open.
+        convention: label convention of the reference in ``data``, where they leave it open.
         patients: CSV of case_id,patient_id for ``data`` whose names do not tell the patient.
         folds: number of folds made from ``data``.
         fold: the one that validates; None: nothing is held out.
@@ -43,6 +49,8 @@ def datalist_for(
         raise PipelineError("give either a folder of cases (--data) or a datalist of `split` (--datalist)")
     if datalist is not None and patients is not None:
         raise PipelineError("a datalist names its patients already; give --patients to `split`, or train with --data")
+    if datalist is not None and convention is not None:
+        raise PipelineError(CONVENTION_IN_DATALIST)
     if datalist is not None:
         listing = read_whole_datalist(datalist)
         cases = [item_case(item) for item in listing["training"]]

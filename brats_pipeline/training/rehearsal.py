@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Generator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,11 @@ class Rehearsal:
         """How many epochs fit into a wall time, with validation as often in an epoch as configured; at least 1."""
         validating = self.validation_seconds * self.validations / self.epochs
         return max(1, math.floor(60 * minutes / (self.steps_per_epoch / self.steps_per_second + validating)))
+
+    def within(self, minutes: float) -> Rehearsal:
+        """The same, for as many epochs as fit into a wall time."""
+        epochs = self.epochs_within(minutes)
+        return replace(self, epochs=epochs, validations=math.ceil(epochs * self.validations / self.epochs))
 
     def lines(self) -> list[str]:
         """The estimate, for people."""
@@ -152,12 +157,18 @@ def _validation_seconds(parsed: Any, validation: Any) -> float:
     """One validation case, as often as there are cases."""
     import torch
 
-    image = validation[0]["image"][None].to(parsed("device"))
-    network = parsed("network").eval()
-    started = time.perf_counter()
+    device = parsed("device")
+    image = validation[0]["image"][None].to(device)
+    network, inferer = parsed("network").eval(), parsed("validate::inferer")
+    seconds = []
     with torch.no_grad():
-        parsed("validate::inferer")(image, network)
-    return len(validation) * (time.perf_counter() - started)
+        for _ in range(WARM_UP + 1):
+            started = time.perf_counter()
+            inferer(image, network)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - started)
+    return len(validation) * seconds[-1]
 
 
 def endless_batches(loader: Any, dataset: Any) -> Generator[Any]:

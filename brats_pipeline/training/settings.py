@@ -11,6 +11,7 @@ from brats_pipeline.values import refuse_ids
 
 INIT_WEIGHTS = "init_weights"
 BY_OTHER_MEANS = {
+    "bundle_root": "the run in -o becomes it",
     "ckpt_path": f"it names the weights that segment; give {INIT_WEIGHTS} to start a training from a file",
     "data_list_file_path": "give --datalist",
     "dataset_dir": "give --data",

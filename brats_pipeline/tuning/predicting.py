@@ -11,7 +11,7 @@ from typing import Any
 
 from brats_pipeline.bundles import weights_path
 from brats_pipeline.cases import Case, decide_conventions, find_cases
-from brats_pipeline.data.datalist import item_case, read_datalist
+from brats_pipeline.data.datalist import CONVENTION_IN_DATALIST, item_case, read_datalist
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.files import file_sha256, write_atomically
 from brats_pipeline.inference.inputs import states_of
@@ -62,6 +62,8 @@ def cases_to_tune_on(
     """
     if data is not None and datalist is not None:
         raise PipelineError("give either a folder of cases (--data) or a datalist of `split` (--datalist)")
+    if data is None and convention is not None:
+        raise PipelineError(CONVENTION_IN_DATALIST)
     items, fold = _record(run)
     trained = [item for item in items if fold is None or item.get("fold") != fold]
     if data is None and datalist is None:
