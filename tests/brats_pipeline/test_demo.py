@@ -49,3 +49,14 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="holds no demo"):
         demo.run_demo(tmp_path, seed=0, quiet=True, say=print)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_is_no_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "file").write_text("mine")
+    for name in ("link", "file"):
+        with pytest.raises(PipelineError, match=f"{name} is no folder"):
+            demo.run_demo(tmp_path / name, seed=0, quiet=True, say=print)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,12 +1,16 @@
-"""What a killed process left of a file goes, and nothing else does."""
+"""Files are whole or not there; what a killed process left goes, and nothing else does."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from brats_pipeline.files import remove_leftovers
+import pytest
+
+from brats_pipeline.errors import PipelineError
+from brats_pipeline.files import remove_leftovers, write_atomically
 
 KILLED = """
 import os, signal, sys
@@ -25,3 +29,11 @@ def test_what_a_killed_write_left_is_removed_and_what_lies_beside_it_stays(tmp_p
     remove_leftovers(tmp_path / "last.pt")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
     remove_leftovers(tmp_path / "nowhere" / "last.pt")
+
+
+def test_no_file_takes_the_place_of_a_device_or_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PipelineError, match="pipe is a device or a pipe"):
+        write_atomically(tmp_path / "pipe", b"whole")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]

@@ -66,6 +66,17 @@ def test_failures_are_raised_together_and_none_is_no_error() -> None:
         raise_failures({"a": "lacks t2", "b": "is torn"})
 
 
+def test_of_processes_that_share_a_cohort_none_ends_the_others_over_a_failure(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    raise_failures({"a": "lacks t2"})
+    assert "1 cases failed, the others are finished: a: lacks t2" in caplog.text
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    with pytest.raises(PipelineError, match="lacks t2"):
+        raise_failures({"a": "lacks t2"})
+
+
 def test_a_case_says_what_its_files_hold(tmp_path: Path) -> None:
     contents = [b"one", b"two"]
     for number, content in enumerate(contents):

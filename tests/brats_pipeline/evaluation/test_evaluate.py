@@ -283,3 +283,21 @@ def test_an_unusable_scan_costs_the_picture_and_not_the_score(tmp_path, dataset)
     html = (tmp_path / "out" / "report.html").read_text()
     assert html.count("data:image/jpeg") == 1
     assert "no NIfTI file" in html
+
+
+def test_only_tables_of_an_earlier_evaluation_are_removed(tmp_path, dataset):
+    predictions = write_maps(tmp_path / "predictions", {A: tumour(), B: tumour(), C: tumour()})
+    out = tmp_path / "out"
+    for name in ("lesions.csv", "slices.csv", "figures/calibration.png"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    run(tmp_path, predictions, dataset, rules="brats2020")
+    listed = json.loads((out / "manifest.json").read_text())["outputs"]
+    for name in ("lesions.csv", "slices.csv", "figures/calibration.png"):
+        assert (out / name).read_text() == "mine"
+        assert name not in listed
+    run(tmp_path, predictions, dataset, rules="brats2023-gli")
+    assert (out / "lesions.csv").read_text() != "mine"
+    run(tmp_path, predictions, dataset, rules="brats2020")
+    assert not (out / "lesions.csv").exists()
+    assert (out / "slices.csv").read_text() == "mine"

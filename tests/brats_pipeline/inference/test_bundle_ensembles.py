@@ -69,7 +69,9 @@ def test_what_does_not_go_together_is_refused(two: list[Path], tmp_path: Path) -
     refuse("named twice", [two[0], two[0]])
     refuse("2 weights for 3 bundles", [*two, bundle(tmp_path / "three")], weights=[1, 2])
     refuse("no region GTV; known: TC, WT, ET", two, weights=[1, {"GTV": 1}])
-    refuse("at least 0", two, weights=[1, -1])
+    for wrong in (-1, float("inf"), float("nan"), {"TC": float("inf")}):
+        refuse("at least 0", two, weights=[1, wrong])
+    refuse("every weight of ET is 0", two, weights=[{"ET": 0}, {"ET": 0}])
     refuse("either several bundles or several checkpoints", two, overrides={"ckpt_path": "a.pt"})
     refuse("one marks TC, WT, ET, and two WT", two, tell=lambda root: REGIONS if root.name == "one" else ["WT"])
     refuse("put a bundle of this version first", [bundle(tmp_path / "old", combine=False), two[0]])

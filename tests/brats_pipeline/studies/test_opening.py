@@ -164,6 +164,14 @@ def test_folds_of_another_number_are_refused(plan: Callable[..., Plan], data: Pa
         )
 
 
+def test_a_convention_beside_a_datalist_is_refused(plan: Callable[..., Plan], data: Path, tmp_path: Path) -> None:
+    open_study(plan(), tmp_path / "out", data=data)
+    with pytest.raises(PipelineError, match="a datalist names the label convention of its cases already"):
+        open_study(
+            plan(), tmp_path / "other", data=data, datalist=tmp_path / "out" / "datalist.json", convention="brats2021"
+        )
+
+
 def test_a_study_without_data_says_what_it_needs(plan: Callable[..., Plan], tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=r"needs data: .* --data"):
         open_study(plan(), tmp_path / "out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 import torch
 import yaml
 
+from brats_pipeline.cases import find_cases
+from brats_pipeline.data.datalist import split_cases, write_datalist
 from brats_pipeline.data.prepared import PreparedCases
 from brats_pipeline.errors import PipelineError
 from brats_pipeline.training import rehearsal
@@ -48,6 +51,11 @@ def test_a_wall_time_holds_as_many_epochs_as_fit_with_their_share_of_validation(
     assert TEN_SECONDS_AN_EPOCH.epochs_within(10) == 60
     assert replace(TEN_SECONDS_AN_EPOCH, validation_seconds=0.0).epochs_within(10) == 75
     assert TEN_SECONDS_AN_EPOCH.epochs_within(0.01) == 1
+
+
+def test_the_estimate_for_a_wall_time_is_of_the_epochs_that_fit() -> None:
+    within = TEN_SECONDS_AN_EPOCH.within(10)
+    assert (within.epochs, within.validations, within.seconds) == (60, 12, 600)
 
 
 def test_an_estimate_counts_what_is_there(small: dict[str, Any], cohort: Path, tmp_path: Path) -> None:
@@ -96,6 +104,40 @@ def test_a_dry_run_prints_the_estimate_and_leaves_nothing(
     for word in ("M parameters on cpu", "a second", "6 epochs", "prepared", "GiB", " h"):
         assert word in done.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_for_some_minutes_tells_of_the_epochs_that_fit(
+    small: dict[str, Any], command: Callable[..., Any], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Rehearsal, "epochs_within", lambda self, minutes: 2 if minutes == 7 else 0)
+    del small["max_epochs"]
+    settings = [part for name, value in small.items() for part in ("--set", f"{name}={value}")]
+    call = ("train", "brats_glioma_3d", "--data", cohort, "-o", tmp_path / "run", "--dry-run", "--minutes", 7)
+    done = command(*call, *settings)
+    assert done.code == 0, done.err
+    assert "2 epochs" in done.out
+
+
+@pytest.mark.parametrize(
+    ("more", "refusal"),
+    [
+        (("--minutes", 7, "--set", "max_epochs=3"), "--minutes and --set max_epochs both say how long"),
+        (("--minutes", 7, "--resume"), "--minutes is for the first call"),
+        (("--dry-run", "--resume"), "--dry-run is for the first call"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(
+    command: Callable[..., Any], cohort: Path, tmp_path: Path, more: tuple[object, ...], refusal: str
+) -> None:
+    done = command("train", "brats_glioma_3d", "--data", cohort, "-o", tmp_path / "run", *more)
+    assert (done.code, refusal in done.err) == (2, True), done.err
+
+
+def test_a_convention_beside_a_datalist_is_refused(cohort: Path, tmp_path: Path) -> None:
+    write_datalist(split_cases(find_cases(cohort), folds=3), tmp_path / "list.json")
+    for start in (rehearse_training, partial(train, out=tmp_path / "run")):
+        with pytest.raises(PipelineError, match="a datalist names the label convention of its cases already"):
+            start("brats_glioma_3d", datalist=tmp_path / "list.json", convention="brats2023")
 
 
 def test_a_training_for_some_minutes_sets_as_many_epochs_as_fit_and_says_so(

@@ -199,6 +199,8 @@ def test_the_tables_hold_every_case_and_region(make_run: MakeRun) -> None:
         ({"rules": "lgg"}, "not made for them; use brats2023-gli"),
         ({"rules": "brats2024-men-rt"}, "score GTV, the network marks TC, WT, ET"),
         ({"data": "here", "datalist": "there"}, "give either"),
+        ({"datalist": "there", "convention": "brats2021"}, "a datalist names the label convention"),
+        ({"convention": "brats2021"}, "a datalist names the label convention"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(make_run: MakeRun, arguments: dict[str, Any], message: str) -> None:
