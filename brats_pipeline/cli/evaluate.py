@@ -69,16 +69,19 @@ def report_verify(
     out: Annotated[Path, typer.Argument(help="Folder that `evaluate` or `study` wrote.")],
     workers: Workers = 2,
     as_json: Json = False,
+    quiet: Quiet = False,
 ) -> int:
     """Make a report's figures again from its predictions and name each difference."""
     from brats_pipeline.evaluation.manifest import read_manifest
+    from brats_pipeline.progress import case_bar
 
     if read_manifest(out)["call"].get("command") == "study":
         from brats_pipeline.studies.verifying import verify_study as verify
     else:
         from brats_pipeline.evaluation.verification import verify_report as verify
 
-    found = verify(out, workers=workers)
+    with case_bar("verify", None, quiet=quiet) as on_case:
+        found = verify(out, workers=workers, on_case=on_case)
     differences = [*found.files, *found.figures]
     if as_json:
         names = ("files", "figures", "versions")

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,13 +45,14 @@ class Verification:
         return not self.files and not self.figures
 
 
-def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
+def verify_report(out: str | Path, *, workers: int = 1, on_case: Callable[[str], None] | None = None) -> Verification:
     """Compare every file with the manifest's hash, then score the predictions again and compare every figure.
 
     Args:
         out: folder that :func:`brats_pipeline.evaluate` wrote; predictions and references lie where they lay then,
             seen from there.
         workers: processes that score.
+        on_case: called with the id of each case that was scored again.
 
     Raises:
         PipelineError: there is no manifest, or the predictions cannot be scored any more.
@@ -82,6 +83,7 @@ def verify_report(out: str | Path, *, workers: int = 1) -> Verification:
                 patients=None if call.get("patients") is None else out / call["patients"],
                 workers=workers,
                 images=False,
+                on_case=on_case,
             )
         except PipelineError as error:
             raise PipelineError(f"{out}: the figures cannot be made again: {error}") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brats_pipeline.errors import PipelineError
+from brats_pipeline.progress import case_bar
 from brats_pipeline.studies.checks import check_plan
 from brats_pipeline.studies.merging import Merged, merge
 from brats_pipeline.studies.opening import open_study
@@ -124,9 +125,18 @@ def study(
     plan = read_plan(file, budget)
     check_plan(plan)
     asked = arms_asked(plan, arm)
-    record = open_study(
-        plan, out, data=data, datalist=datalist, convention=convention, patients=patients, new=new, say=say
-    )
+    with case_bar("read cases", None, quiet=quiet) as on_case:
+        record = open_study(
+            plan,
+            out,
+            data=data,
+            datalist=datalist,
+            convention=convention,
+            patients=patients,
+            new=new,
+            on_case=on_case,
+            say=say,
+        )
     say(f"{plan.title}: {len(plan.arms)} arms, {len(units_of(plan, out))} trainings, {plan.budget_in_words}")
     progress = None
     if not only_merge:

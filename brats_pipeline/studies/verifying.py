@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -33,12 +33,13 @@ from brats_pipeline.studies.reading import read_plan
 from brats_pipeline.studies.tables import tables
 
 
-def verify_study(out: str | Path, *, workers: int = 1) -> Verification:
+def verify_study(out: str | Path, *, workers: int = 1, on_case: Callable[[str], None] | None = None) -> Verification:
     """Check the files of a study by their hashes, score every arm again, and make the tables again.
 
     Args:
         out: folder of the study.
         workers: processes that score.
+        on_case: called with the id of each case that was scored again.
 
     Raises:
         PipelineError: there is no manifest, or an arm cannot be scored any more.
@@ -54,7 +55,7 @@ def verify_study(out: str | Path, *, workers: int = 1) -> Verification:
     figures: list[str] = []
     versions: list[str] = []
     for name, folder in call["reports"].items():
-        found = verify_report(out / folder, workers=workers)
+        found = verify_report(out / folder, workers=workers, on_case=on_case)
         files += [f"{name}: {sentence}" for sentence in found.files]
         figures += [f"{name}: {sentence}" for sentence in found.figures]
         versions += found.versions

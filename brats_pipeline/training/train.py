@@ -116,7 +116,7 @@ def train(
     with own_folder(run):
         refuse_other_contents(run, resume=resume)
         resuming = resume and (run / "datalist.json").is_file() and (run / "configs" / "train.yaml").is_file()
-        given = list(changes)
+        given = list(changes)  # what a person set, which errors name
         origin: dict[str, Any] = {
             "data": None if data is None else str(Path(data).resolve()),
             "datalist": None if datalist is None else str(Path(datalist).resolve()),
@@ -136,33 +136,25 @@ def train(
             record["init_weights_sha256"] = file_sha256(changes[INIT_WEIGHTS])
         listing = None
         if resuming:
-            left_out = {
-                "data": data is None,
-                "datalist": datalist is None,
-                "convention": convention is None,
-                "patients": patients is None,
-                "fold": fold is ...,
-                "seed": seed is None,
-                "network": network is None,
-            }
+            left_out = {name for name, value in origin.items() if value is None}
+            left_out |= {"seed"} if seed is None else set()
+            left_out = left_out | {"fold"} if fold is ... else left_out - {"fold"}  # None is a fold: all
             begun = origin_of(run)
-            refuse_contradictions(run, begun, {name: value for name, value in origin.items() if not left_out[name]})
+            refuse_contradictions(run, begun, {name: origin[name] for name in origin if name not in left_out})
             record |= begun
         else:
-            wanted = wanted_modalities(source, changes)
-            listing = datalist_for(
-                data,
-                datalist,
+            listing, changes = _chosen(
+                source,
+                changes,
+                data=data,
+                datalist=datalist,
                 convention=convention,
                 patients=patients,
                 folds=folds,
                 fold=origin["fold"],
                 seed=origin["seed"],
-                wanted=wanted,
+                network=network,
             )
-            training_items(listing, fold=origin["fold"], validation=False)  # refuses a fold that does not exist
-            chosen = {} if network is None else network_overlay(source, network)
-            changes = {"seed": origin["seed"], "fold": origin["fold"], **chosen, **changes}
             if minutes is not None:
                 changes["max_epochs"] = rehearse(source, listing, changes, device=device).epochs_within(minutes)
                 record["minutes"] = minutes
@@ -202,7 +194,36 @@ def rehearse_training(
     Raises:
         PipelineError: as :func:`train`.
     """
-    source, changes = bundle_path(bundle), checked_settings(overrides)
+    source = bundle_path(bundle)
+    listing, changes = _chosen(
+        source,
+        checked_settings(overrides),
+        data=data,
+        datalist=datalist,
+        convention=convention,
+        patients=patients,
+        folds=folds,
+        fold=fold,
+        seed=seed,
+        network=network,
+    )
+    return rehearse(source, listing, changes, device=device)
+
+
+def _chosen(
+    source: Path,
+    changes: Mapping[str, Any],
+    *,
+    data: str | Path | None,
+    datalist: str | Path | None,
+    convention: str | None,
+    patients: str | Path | None,
+    folds: int,
+    fold: int | None,
+    seed: int,
+    network: str | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The cases of a training, and all that is changed of its bundle; see :func:`train`."""
     listing = datalist_for(
         data,
         datalist,
@@ -215,7 +236,7 @@ def rehearse_training(
     )
     training_items(listing, fold=fold, validation=False)  # refuses a fold that does not exist
     chosen = {} if network is None else network_overlay(source, network)
-    return rehearse(source, listing, {"seed": seed, "fold": fold, **chosen, **changes}, device=device)
+    return listing, {"seed": seed, "fold": fold, **chosen, **changes}
 
 
 def _run(
