@@ -39,6 +39,16 @@ def test_the_given_share_of_patches_is_centred_in_a_region_and_every_region_pres
         assert corners.count(tuple(axis - 2 for axis in point)) / count == pytest.approx(1 / 6, abs=0.04)
 
 
+def test_a_small_region_has_as_many_patches_as_a_large_one() -> None:
+    label = torch.zeros(3, *SHAPE, dtype=torch.uint8)
+    label[0, :10, :10, :10] = 1
+    label[2, 20, 5:15, 12] = 1
+    draw, count = chain(1, (1, 1, 1)), 800
+    patches = [draw({"image": label[:1], "label": label})["label"] for _ in range(count)]
+    for region in (0, 2):
+        assert sum(int(patch[region].sum()) for patch in patches) / count == pytest.approx(1 / 2, abs=0.1)
+
+
 def test_patches_from_anywhere_reach_both_ends_of_every_axis() -> None:
     draw = chain(0)
     corners = [corner(draw(case(POINTS))) for _ in range(1500)]

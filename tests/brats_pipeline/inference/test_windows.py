@@ -97,6 +97,15 @@ def test_windows_of_air_are_not_run_and_hold_no_region() -> None:
     assert len(everything.seen) == 7
 
 
+def test_a_window_is_air_only_where_every_modality_is() -> None:
+    image, network = torch.zeros(1, 2, 64, 16, 16), Count()
+    image[:, 0, :4] = image[:, 1, 40:44] = 1
+    logits = WindowInferer([16, 16, 16], overlap=0.5, precision="float32")(image, network)
+    assert len(network.seen) == 3  # those that start at 0, 32 and 40
+    for head in (slice(0, 4), slice(40, 44)):
+        torch.testing.assert_close(logits[:, :, head], image[:, :, head])
+
+
 def test_flags_of_presence_do_not_make_air_worth_running() -> None:
     scan = torch.zeros(2, 64, 16, 16)
     scan[:, 40:44] = 1

@@ -94,6 +94,11 @@ def test_a_smaller_distance_is_better():
     assert [run.name for run in ranking.runs] == ["near", "far"]
 
 
+def test_a_distance_that_is_not_defined_ranks_behind_every_one_that_is():
+    ranking = rank_runs({"lost": table([0.5], [math.nan]), "far": table([0.5], [12])}, metrics=["hd95_mm"])
+    assert ranks(ranking) == {"far": (1, 1.0), "lost": (2, 2.0)}
+
+
 def test_rounding_makes_no_order():
     ranking = rank_runs({"A": table([0.1 + 0.2]), "B": table([0.3])}, metrics=["dice"])
     assert ranks(ranking) == {"A": (1, 1.0), "B": (1, 1.0)}

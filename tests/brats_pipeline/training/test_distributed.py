@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ import yaml
 from brats_pipeline.bundles import bundle_path, list_bundles
 from brats_pipeline.data.datalist import items_for_training
 from brats_pipeline.errors import PipelineError
-from brats_pipeline.training.distributed import rank, share, start, sum_over_processes, with_common_batches
+from brats_pipeline.training.distributed import (
+    collect,
+    rank,
+    share,
+    shared_sampler,
+    start,
+    sum_over_processes,
+    with_common_batches,
+)
 
 SETTINGS: dict[str, Any] = {
     "spacing": [4.0] * 3,
@@ -124,8 +133,10 @@ def test_a_process_that_dies_ends_the_others_with_a_message(tmp_path: Path) -> N
 
 def test_without_torchrun_everything_is_that_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    values = torch.tensor([1.0, 2.0])
+    values, told = torch.tensor([1.0, 2.0]), {"a": 1}
     assert rank() == 0
+    collect(told)
+    assert told == {"a": 1}
     assert sum_over_processes(values) is values
     with pytest.raises(PipelineError, match=r"needs several processes; .*torchrun"):
         start()
@@ -153,6 +164,60 @@ def test_step_for_step_the_processes_see_the_patches_of_one(world: int) -> None:
     loaders = [DataLoader(items, batch_size=batch, sampler=sampler) for sampler in samplers]
     several = [sorted(int(i) for part in parts for i in part) for parts in zip(*loaders, strict=True)]
     assert several == one
+
+
+@pytest.fixture
+def as_process(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """What follows is done by the process of this number, of two."""
+
+    def become(number: int) -> None:
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda *_: number)
+
+    return become
+
+
+def taken(as_process: Callable[[int], None], items: int, *, whole: bool) -> list[list[int]]:
+    """The items of each of two processes."""
+    both = []
+    for number in range(2):
+        as_process(number)
+        both.append(list(shared_sampler(range(items), whole=whole)))
+    return both
+
+
+def test_what_is_validated_is_shared_out_each_item_once(as_process: Callable[[int], None]) -> None:
+    first, second = taken(as_process, 5, whole=True)
+    assert sorted([*first, *second]) == [0, 1, 2, 3, 4]
+
+
+def test_of_what_is_trained_each_process_takes_as_much(as_process: Callable[[int], None]) -> None:
+    first, second = taken(as_process, 5, whole=False)
+    assert len(first) == len(second) == 3
+    assert {*first, *second} == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_fewer_cases_than_processes_go_to_each_entire(as_process: Callable[[int], None], number: int) -> None:
+    as_process(number)
+    assert shared_sampler(range(1), whole=True) is None
+    assert list(shared_sampler(range(2), whole=True)) == [number]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_table_that_is_collected_holds_the_entries_of_every_process(
+    as_process: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    tables: list[dict[str, int]] = [{"a": 1}, {"b": 2}]
+
+    def gather(into: list[dict[str, int]], told: dict[str, int]) -> None:
+        into[:] = [told if process == number else dict(table) for process, table in enumerate(tables)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    as_process(number)
+    collect(tables[number])
+    assert tables[number] == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("bundle", list_bundles(), ids=lambda path: path.name)
