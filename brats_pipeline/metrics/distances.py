@@ -122,11 +122,12 @@ class SurfacePair:
             reference: whether a component of the reference belongs to the part, by its number.
             prediction: likewise for the prediction.
         """
-        mine, theirs = reference[self.reference.surface.labels], prediction[self.prediction.surface.labels]
-        own, other = np.flatnonzero(mine), np.flatnonzero(theirs)
+        on_reference = reference[self.reference.surface.labels]
+        on_prediction = prediction[self.prediction.surface.labels]
+        of_reference, of_prediction = np.flatnonzero(on_reference), np.flatnonzero(on_prediction)
         return SurfaceDistances(
-            *_sorted(self.reference.part(own, theirs), self.reference.surface.areas[own]),
-            *_sorted(self.prediction.part(other, mine), self.prediction.surface.areas[other]),
+            *_sorted(self.reference.part(of_reference, on_prediction), self.reference.surface.areas[of_reference]),
+            *_sorted(self.prediction.part(of_prediction, on_reference), self.prediction.surface.areas[of_prediction]),
         )
 
 
@@ -145,9 +146,12 @@ def surface_pair(
     reference_labels: npt.NDArray[np.int32] | None = None,
 ) -> SurfacePair:
     """Measure once between two masks on one grid; see :func:`brats_pipeline.metrics.surface.surface_of`."""
-    theirs = surface_of(reference, spacing_mm=spacing_mm, definition=definition, labels=reference_labels)
-    ours = surface_of(prediction, spacing_mm=spacing_mm, definition=definition, labels=prediction_labels)
-    return SurfacePair(_way(theirs, ours, spacing_mm), _way(ours, theirs, spacing_mm))
+    of_reference = surface_of(reference, spacing_mm=spacing_mm, definition=definition, labels=reference_labels)
+    of_prediction = surface_of(prediction, spacing_mm=spacing_mm, definition=definition, labels=prediction_labels)
+    return SurfacePair(
+        reference=_way(of_reference, of_prediction, spacing_mm),
+        prediction=_way(of_prediction, of_reference, spacing_mm),
+    )
 
 
 def surface_distances(

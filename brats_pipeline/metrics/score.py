@@ -85,28 +85,28 @@ def measure_case(
     for region in rules.regions:
         names = (region, *tissues_beside(region, rules.lesions))
         box = box_of(reduce(np.logical_or, (side[name] for name in names for side in (predicted, expected))))
-        guess, truth = ({name: side[name][box] for name in names} for side in (predicted, expected))
-        tp = int(np.count_nonzero(guess[region] & truth[region]))
-        fp = int(np.count_nonzero(guess[region])) - tp
-        fn = int(np.count_nonzero(truth[region])) - tp
+        in_prediction, in_reference = ({name: side[name][box] for name in names} for side in (predicted, expected))
+        tp = int(np.count_nonzero(in_prediction[region] & in_reference[region]))
+        fp = int(np.count_nonzero(in_prediction[region])) - tp
+        fn = int(np.count_nonzero(in_reference[region])) - tp
         counts = Counts(tp=tp, fp=fp, fn=fn, tn=total - tp - fp - fn)
-        mine, pair = None, None
+        lesions, pair = None, None  # both of prediction and reference
         if rules.lesions and spacing is not None:
             find = partial(find_lesions, region=region, rules=rules.lesions, voxel_mm3=math.prod(spacing))
-            mine = find(guess, predicted=True), find(truth, predicted=False)
+            lesions = find(in_prediction, predicted=True), find(in_reference, predicted=False)
         if spacing is not None:
             pair = surface_pair(
-                guess[region],
-                truth[region],
+                in_prediction[region],
+                in_reference[region],
                 spacing_mm=spacing,
                 definition=rules.surface,
-                prediction_labels=None if mine is None else mine[0].numbers,
-                reference_labels=None if mine is None else mine[1].numbers,
+                prediction_labels=None if lesions is None else lesions[0].numbers,
+                reference_labels=None if lesions is None else lesions[1].numbers,
             )
         values = _whole_region(counts, pair, rules, penalty, measured=spacing is not None, missed=missed)
-        if mine and pair and spacing is not None:
+        if lesions and pair and spacing is not None:
             fields, rows = lesion_fields(
-                *mine,
+                *lesions,
                 pair,
                 case_id=case_id,
                 region=region,
