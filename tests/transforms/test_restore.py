@@ -71,6 +71,16 @@ def test_only_another_spacing_makes_values_between_voxels(name: str, made: bool)
     assert interpolated(case(AFFINES[name])[1]["image"]) is made
 
 
+def test_turning_the_voxels_of_a_tilted_scan_makes_values_between_them() -> None:
+    tilt = np.eye(4)
+    tilt[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+    upright = Compose([Spacingd("image", pixdim=[1.0] * 3, diagonal=True)])
+    for affine, made in ((tilt, True), (np.eye(4), False)):
+        image = upright({"image": MetaTensor(torch.rand(1, 8, 8, 8), affine=torch.tensor(affine))})["image"]
+        torch.testing.assert_close(image.affine[:3, :3].double(), torch.eye(3, dtype=torch.float64))
+        assert interpolated(image) is made
+
+
 def test_each_region_may_have_its_own_threshold() -> None:
     chain, item = case(AFFINES["turned"])
     limits = [0.2, 0.5, 0.9]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from brats_pipeline.cases import find_cases
+from brats_pipeline.cases import find_cases, identity
 from brats_pipeline.cases.identity import Shared, find_shared
 from brats_pipeline.cases.patients import read_patients, with_patients
 from brats_pipeline.errors import PipelineError
@@ -129,6 +129,17 @@ def test_a_case_whose_voxels_were_changed_is_recognised_by_its_looks(cohort, tmp
     (pair,) = shared(cohort, tmp_path / "b")
     assert (pair.first, pair.second) == ("BraTS-GLI-00077-000", "BraTS2021_00001")
     assert pair.reason.startswith("flair images look alike (correlation ")
+
+
+def test_pictures_compared_a_few_at_a_time_give_the_pairs_of_all_at_once(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for number, patient in enumerate((0, 1, 0, 2, 0)):
+        images = {"flair": noisy(head(patient)["flair"], rng)}
+        write(tmp_path / f"BraTS2021_0000{number}", images, OLD)
+    together = shared(tmp_path)
+    assert [(pair.first[-1], pair.second[-1]) for pair in together] == [("0", "2"), ("0", "4"), ("2", "4")]
+    monkeypatch.setattr(identity, "_ROWS", 2)
+    assert shared(tmp_path) == together
 
 
 def test_broken_and_empty_files_find_nobody_and_stop_nobody(cohort):

@@ -40,6 +40,14 @@ def test_regions_of_slices_are_their_logits_at_their_thresholds() -> None:
     assert torch.equal(inferer(image, nn.Identity()).bool(), expected)
 
 
+def test_a_probability_that_is_its_threshold_belongs_to_the_region() -> None:
+    logits = torch.tensor([-1e-6, 0.0, 1e-6]).view(1, 3, 1, 1)
+    kept = Keeping("regions", threshold=0.5).of(logits, regions_axis=0)
+    assert kept.flatten().tolist() == [0, 1, 1]
+    restored = RestoreRegionsd("pred", transform=None, threshold=0.5)({"pred": logits})["pred"]
+    assert torch.equal(restored.as_tensor(), kept)
+
+
 def test_air_holds_no_region() -> None:
     image = torch.zeros(1, 3, 48, 16, 16)
     image[:, :, 40:] = 5

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from brats_pipeline.metrics import COLUMNS, RULES, score_miss
-from brats_pipeline.metrics.comparison import FEWEST_CASES, LEVEL, compare_paired, lower_is_better, verdict
+from brats_pipeline.metrics.comparison import (
+    FEWEST_CASES,
+    LEVEL,
+    Comparison,
+    compare_paired,
+    lower_is_better,
+    verdict,
+)
 from brats_pipeline.metrics.joining import by_case, join_runs
 from brats_pipeline.metrics.statistics import bootstrap_interval, smallest_p
 from transforms.labels import CONVENTIONS
@@ -94,6 +101,26 @@ def test_an_interval_without_zero_is_not_enough_when_the_ranks_disagree():
     assert found.interval_95[0] > 0
     assert found.p_value > LEVEL
     assert verdict(found, metric="dice", first="A", second="B").startswith("No difference")
+
+
+@pytest.mark.parametrize(("sign", "ranks", "shown"), [(1, 0.3, 1), (1, -0.3, 0), (-1, -0.3, -1), (-1, 0.3, 0)])
+def test_a_mean_and_ranks_that_point_apart_show_nothing_however_small_the_p(sign, ranks, shown):
+    found = Comparison(
+        n=10,
+        cases=10,
+        undefined=(),
+        mean_difference=sign * 0.1,
+        median_difference=ranks / 10,
+        interval_95=(0.01, 0.2) if sign > 0 else (-0.2, -0.01),
+        p_value=0.01,
+        rank_biserial=ranks,
+        higher=5,
+        equal=0,
+        lower=5,
+        smallest_p=smallest_p(10),
+        smallest_difference=0.09,
+    )
+    assert found.shown() == shown
 
 
 def test_ranks_are_not_enough_when_the_interval_holds_zero():

@@ -20,6 +20,7 @@ from brats_pipeline.metrics.statistics import (
     bootstrap_interval,
     holm,
     rank_biserial,
+    resampled,
     smallest_p,
     t_half_width,
     wilcoxon_p,
@@ -293,11 +294,10 @@ def test_statistics_need_no_slow_import():
     assert done.returncode == 0, done.stderr
 
 
-def exhaustive_bca_of_patients(values_of, confidence=0.95):
-    """The limits over all draws of whole patients, in exact fractions up to the normal quantiles."""
+def bca_of_patients(values_of, draws, confidence=0.95):
+    """The limits over these draws of whole patients, in exact fractions up to the normal quantiles."""
     sums, counts = [sum(own) for own in values_of], [len(own) for own in values_of]
-    chosen = list(itertools.product(range(len(sums)), repeat=len(sums)))
-    means = sorted(Fraction(sum(sums[i] for i in draw), sum(counts[i] for i in draw)) for draw in chosen)
+    means = sorted(Fraction(sum(sums[i] for i in draw), sum(counts[i] for i in draw)) for draw in draws)
     mean = Fraction(sum(sums), sum(counts))
     below = Fraction(sum(each < mean for each in means) + sum(each <= mean for each in means), 2 * len(means))
     jackknife = [Fraction(sum(sums) - s, sum(counts) - c) for s, c in zip(sums, counts, strict=True)]
@@ -316,8 +316,21 @@ def test_whole_patients_are_drawn_as_a_hand_draws_them():
     values = [float(value) for own in values_of for value in own]
     patients = [number for number, own in enumerate(values_of) for _ in own]
     found = bootstrap_interval(values, patients=patients, resamples=100_000)
-    assert found == pytest.approx(exhaustive_bca_of_patients(values_of), abs=0.01)
+    every_draw = itertools.product(range(len(values_of)), repeat=len(values_of))
+    assert found == pytest.approx(bca_of_patients(values_of, every_draw), abs=0.01)
     assert bootstrap_interval(values[::-1], patients=patients[::-1], resamples=100_000) == found
+
+
+def test_patients_of_many_visits_are_left_out_with_all_of_them():
+    random = np.random.default_rng(13)
+    seldom = [random.integers(3, 10, visits).tolist() for visits in random.integers(1, 3, 18)]
+    values_of = [[Fraction(tenth, 10) for tenth in own] for own in ([9] * 12, [9] * 10, *seldom)]
+    values_of.sort(key=lambda own: (sum(own), len(own)))
+    values = [float(value) for own in values_of for value in own]
+    patients = [number for number, own in enumerate(values_of) for _ in own]
+    (draws,) = resampled(20, resamples=2000, seed=3)
+    found = bootstrap_interval(values, patients=patients, resamples=2000, seed=3)
+    assert found == pytest.approx(bca_of_patients(values_of, draws.tolist()), rel=1e-9)
 
 
 def test_patients_of_one_value_each_give_the_interval_of_the_values():

@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist
 
 from brats_pipeline.metrics import assd_mm, hd95_mm, nsd, robust_hausdorff_mm, surface_distances
-from brats_pipeline.metrics.distances import surface_pair
+from brats_pipeline.metrics.distances import SurfaceDistances, surface_pair
 
 
 def oracle(prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], percent: float = 95) -> float:
@@ -137,6 +137,12 @@ def test_one_far_voxel_beyond_the_percentile_does_not_count():
     prediction = reference.copy()
     prediction[58, 58, 58] = True
     assert hd95_mm(prediction, reference, spacing_mm=(1, 1, 1)) == 0
+
+
+@pytest.mark.parametrize("n", [20, 40, 60, 100])
+def test_a_share_that_is_just_the_percentile_takes_its_own_distance(n):
+    way = np.arange(1.0, n + 1), np.ones(n)
+    assert robust_hausdorff_mm(SurfaceDistances(*way, *way), percentile=95) == 95 * n // 100
 
 
 def test_empty_masks_are_left_to_the_rule():
