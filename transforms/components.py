@@ -85,11 +85,12 @@ def filled(mask: Mask) -> Mask:
 
 def box_around(mask: Mask) -> tuple[slice, ...]:
     """The smallest box that holds the mask; of no voxels where it is empty."""
-    box = []
-    for axis in range(mask.ndim):
-        line = mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+    box = [slice(None)] * mask.ndim
+    # From the slowest axis on: the first step runs along memory, and each leaves less to look at.
+    for axis in sorted(range(mask.ndim), key=lambda axis: -abs(mask.strides[axis])):
+        line = mask[tuple(box)].any(axis=tuple(other for other in range(mask.ndim) if other != axis))
         inside = np.flatnonzero(line)
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0))
+        box[axis] = slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 0)
     return tuple(box)
 
 

@@ -15,13 +15,13 @@ Box = tuple[npt.NDArray[np.int16], npt.NDArray[np.int16]]
 
 
 def foreground_box(image: Tensor) -> Box:
-    """First and last-but-one corner of the smallest box that holds every voxel in which some channel is not zero.
+    """The smallest box that holds every voxel in which some channel is not zero.
 
     Args:
         image: ``(C, *spatial)``.
 
     Returns:
-        Start and end of each axis; the whole image where every voxel is zero.
+        First voxel along each axis, and the one past the last; the whole image where every voxel is zero.
     """
     axes = image.dim() - 1
     if image.device.type == "cpu" and not image.is_floating_point():

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from scipy.spatial import cKDTree
 
 from brats_pipeline.metrics.rules import Definition
-from brats_pipeline.metrics.surface import Floats, Mask, Surface, box_of, surface_of
+from brats_pipeline.metrics.surface import Floats, Mask, Surface, surface_of
+from transforms.components import box_around
 
 Indices = npt.NDArray[np.intp]
 
@@ -176,7 +177,7 @@ def surface_distances(
     if prediction.dtype != bool or reference.dtype != bool:
         raise ValueError(f"masks must be boolean, got {prediction.dtype} and {reference.dtype}")
     spacing = checked_spacing(spacing_mm)
-    box = box_of(prediction | reference)
+    box = box_around(prediction | reference)
     return surface_pair(prediction[box], reference[box], spacing_mm=spacing, definition=definition).whole()
 
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from brats_pipeline.metrics.distances import SurfacePair, normalised_surface_dice, robust_hausdorff_mm
 from brats_pipeline.metrics.rules import LesionRules
-from brats_pipeline.metrics.surface import Mask, box_of
+from brats_pipeline.metrics.surface import Mask
+from transforms.components import box_around
 
 Numbers = npt.NDArray[np.int32]
 """A map of components: 0 outside, their numbers inside."""
@@ -109,7 +110,7 @@ def numbered(mask: Mask, *, steps: int) -> tuple[Numbers, Numbers]:
         The lesions, and their dilations by the same numbers.
     """
     zones = np.zeros(mask.shape, np.int32)
-    inner = box_of(mask)
+    inner = box_around(mask)
     box = tuple(
         slice(max(0, side.start - steps), min(length, side.stop + steps))
         for side, length in zip(inner, mask.shape, strict=True)

@@ -17,9 +17,6 @@ from brats_pipeline.metrics.empties import EMPTY_RULES, EmptyRule
 Definition = Literal["elements", "voxels"]
 """What a surface consists of: area-weighted surface elements (surface-distance) or border voxels (MedPy)."""
 
-TOLERANCES_MM = (0.5, 1.0, 2.0)
-"""Tolerances of the normalised surface Dice in ``cases.csv``."""
-
 
 @dataclass(frozen=True)
 class LesionRules:

@@ -23,7 +23,7 @@ from brats_pipeline.metrics.overlap import Counts, dice, iou, precision, recall,
 from brats_pipeline.metrics.regions import Labels, refuse_foreign, region_masks
 from brats_pipeline.metrics.rows import CaseScore, RegionScore
 from brats_pipeline.metrics.rules import Rules
-from brats_pipeline.metrics.surface import box_of
+from transforms.components import box_around
 from transforms.labels import Convention
 
 
@@ -74,7 +74,7 @@ def measure_case(
         raise ValueError(f"label maps must be of type uint8, got {prediction.dtype} and {reference.dtype}")
     spacing = None if spacing_mm is None else checked_spacing(spacing_mm)
     total, penalty = prediction.size, rules.empties.penalty(prediction.shape)
-    box = box_of((prediction != 0) | (reference != 0))
+    box = box_around((prediction != 0) | (reference != 0))
     prediction, reference = np.ascontiguousarray(prediction[box]), np.ascontiguousarray(reference[box])
     refuse_foreign(case_id, "prediction", prediction, prediction_convention)
     refuse_foreign(case_id, "reference", reference, reference_convention)
@@ -84,7 +84,7 @@ def measure_case(
     score = CaseScore([], [])
     for region in rules.regions:
         names = (region, *tissues_beside(region, rules.lesions))
-        box = box_of(reduce(np.logical_or, (side[name] for name in names for side in (predicted, expected))))
+        box = box_around(reduce(np.logical_or, (side[name] for name in names for side in (predicted, expected))))
         in_prediction, in_reference = ({name: side[name][box] for name in names} for side in (predicted, expected))
         tp = int(np.count_nonzero(in_prediction[region] & in_reference[region]))
         fp = int(np.count_nonzero(in_prediction[region])) - tp

@@ -107,16 +107,6 @@ class Surface:
         return len(self.cells)
 
 
-def box_of(mask: Mask) -> tuple[slice, ...]:
-    """Smallest box that holds every true voxel; an empty box when there is none."""
-    # From the last axis on: each step leaves less to look at, and the first one runs along memory.
-    box = []
-    for axis in range(mask.ndim):
-        line = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(line[0]), int(line[-1]) + 1) if line.size else slice(0, 0))
-    return tuple(box)
-
-
 def surface_of(
     mask: Mask, *, spacing_mm: tuple[float, ...], definition: Definition, labels: npt.NDArray[np.int32] | None = None
 ) -> Surface:

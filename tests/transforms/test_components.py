@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from brats_pipeline.metrics.lesions import components
-from transforms.components import filled, find_components
+from transforms.components import box_around, filled, find_components
 
 Mask = npt.NDArray[np.bool_]
 TOUCHING = np.ones((3, 3, 3), bool)
@@ -70,6 +70,17 @@ def test_a_tunnel_through_a_volume_is_no_hole_and_one_slice_of_it_is() -> None:
     tube = np.stack([drawn("###", "#.#", "###")] * 3, axis=-1)
     assert np.array_equal(filled(tube), tube)
     assert filled(tube[..., :1]).all()
+
+
+@given(masks(), st.permutations(range(3)), st.booleans())
+@settings(deadline=None, max_examples=100)
+def test_the_box_is_as_tight_however_the_mask_lies_in_memory(mask: Mask, order: list[int], mirrored: bool) -> None:
+    laid = np.ascontiguousarray(mask.transpose(order)).transpose(np.argsort(order))
+    laid = np.ascontiguousarray(laid[::-1])[::-1] if mirrored else laid
+    assert np.array_equal(laid, mask)
+    voxels = np.argwhere(mask)
+    ends = zip(voxels.min(axis=0), voxels.max(axis=0) + 1, strict=True) if len(voxels) else [(0, 0)] * 3
+    assert box_around(laid) == tuple(slice(start, stop) for start, stop in ends)
 
 
 @given(masks())
