@@ -118,6 +118,11 @@ def _read_prediction(pair: Pair, shape: tuple[int, ...], affine: Affine | None) 
     return labels
 
 
+def _first(scans: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """The one modality that a report has room for."""
+    return dict([next(iter(scans.items()))])
+
+
 def _scans(case: Case, shape: tuple[int, ...], affine: Affine) -> dict[str, npt.NDArray[Any]]:
     """FLAIR and T1c on the grid of the reference."""
     images = {}
@@ -211,7 +216,7 @@ def sharp_volume(pair: Pair, *, rules: Rules, predicted: bool) -> CaseVolume | N
     if predicted:
         labels = _read_prediction(pair, reference.shape, affine)
         guess = region_masks(labels, CONVENTIONS[pair.prediction_convention], rules.regions)
-    return case_volume(scans, masks, guess, affine=affine, mm=SHARP_MM)
+    return case_volume(_first(scans), masks, guess, affine=affine, mm=SHARP_MM)
 
 
 def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
@@ -263,7 +268,7 @@ def score_pair(pair: Pair, *, rules: Rules, images: bool) -> Outcome:
             if images:
                 scans = _scans(pair.case, reference.shape, affine)
                 overlay = overlay_figure(scans, reference_masks, predicted_masks, affine=affine)
-                volume = case_volume(scans, reference_masks, predicted_masks, affine=affine, mm=COARSE_MM)
+                volume = case_volume(_first(scans), reference_masks, predicted_masks, affine=affine, mm=COARSE_MM)
                 voxel_ml = math.prod(spacing_mm(affine).tolist()) / 1000
                 head = any(shows_head(scan, voxel_ml=voxel_ml) for scan in scans.values())
         else:

@@ -39,7 +39,7 @@ class CasePage:
     @property
     def size(self) -> int:
         """Bytes that picture and volumes take in the report."""
-        layers = (self.volume.image, self.volume.labels) if self.volume else ()
+        layers = (*self.volume.images.values(), self.volume.labels) if self.volume else ()
         return sum(encoded(len(each)) + PLACE_BYTES for each in (self.overlay or b"", *layers))
 
 
@@ -59,13 +59,15 @@ def view_of(number: int, volume: CaseVolume, *, referenced: bool = True) -> dict
     colours = [COLOURS.get(region, OTHER_COLOUR) for region in volume.regions]
     return {
         "id": f"scan{number}",
-        "image": base64.b64encode(volume.image).decode(),
+        "images": [
+            (MODALITIES.get(name, name), f"scan{number}-{name}", base64.b64encode(image).decode())
+            for name, image in volume.images.items()
+        ],
         "labels": base64.b64encode(volume.labels).decode(),
         "place": json.dumps(volume.place),
         "colours": json.dumps(colours),
         "key": list(zip(volume.regions, colours, strict=True)),
         "mm": f"{volume.mm:g}",
-        "modality": MODALITIES.get(volume.modality, volume.modality),
         "predicted": volume.predicted,
         "referenced": referenced,
     }

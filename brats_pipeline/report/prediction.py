@@ -67,7 +67,7 @@ def prediction_page(
     """The page of one case.
 
     Args:
-        images: modality to ``(x, y, z)``; the first is what is scrolled.
+        images: modality to ``(x, y, z)``; the first is scrolled until another is chosen.
         masks: region to mask, the widest first.
         affine: ``(4, 4)``, of their grid.
         case_id: the heading.

@@ -1,4 +1,4 @@
-"""A case small enough to travel inside a report: an 8-bit image and both label maps, cropped to the head.
+"""A case small enough to travel inside a report: 8-bit images and both label maps, cropped to the head.
 
 Axes grow towards Right, Anterior, Superior, so that a viewer need not turn them. A coarser grid takes the mean of each
 block of voxels, and of labels what fills half of it; a lesion smaller than that vanishes from the picture, never from
@@ -29,22 +29,20 @@ class CaseVolume:
     """One case for the viewer.
 
     Args:
-        image: gzipped NIfTI, 8-bit.
-        labels: gzipped NIfTI, 8-bit, on the grid of the image: 16 times the level of the prediction plus the level of
+        images: modality to gzipped NIfTI, 8-bit; the first is shown first.
+        labels: gzipped NIfTI, 8-bit, on the grid of the images: 16 times the level of the prediction plus the level of
             the reference. Level 0 is background, level k the k-th of ``regions`` and none behind it.
         regions: names of the levels 1, 2, ..., widest first.
         place: voxel where the viewer opens, in the middle of the tumour.
         mm: what a voxel measures along its longest side.
-        modality: of the image.
         predicted: whether there is a prediction.
     """
 
-    image: bytes
+    images: Mapping[str, bytes]
     labels: bytes
     regions: tuple[str, ...]
     place: tuple[int, int, int]
     mm: float
-    modality: str
     predicted: bool
 
 
@@ -99,7 +97,7 @@ def case_volume(
     """Make the volumes that a viewer shows of a case.
 
     Args:
-        images: modality to ``(x, y, z)``; the first is shown.
+        images: modality to ``(x, y, z)``, on one grid; the first is shown first.
         reference: region to mask, on the grid of the images.
         prediction: region to mask; None where there is none.
         affine: ``(4, 4)``, of that grid.
@@ -112,34 +110,37 @@ def case_volume(
         raise ValueError(
             f"case_volume takes at least one image and at most 15 regions, got {len(images)} and {len(reference)}"
         )
-    modality, image = next(iter(images.items()))
-    image = np.nan_to_num(np.asarray(image, np.float32))
+    scans = {name: np.nan_to_num(np.asarray(image, np.float32)) for name, image in images.items()}
+    shape = next(iter(scans.values())).shape
     sides = [reference, prediction or {}]
     sizes = {name: sum(int(side[name].sum()) for side in sides if name in side) for name in reference}
     regions = tuple(sorted(reference, key=lambda name: -sizes[name]))
-    levels = _levels(reference, regions, image.shape) + 16 * _levels(prediction or {}, regions, image.shape)
+    levels = _levels(reference, regions, shape) + 16 * _levels(prediction or {}, regions, shape)
 
-    low, high = grey_window(image)
-    image, turned_affine = _ras(image, affine)
-    levels, _ = _ras(levels, affine)
-    box = head_box([image], [levels > 0])
-    image, levels = image[box], levels[box]
+    windows = {name: grey_window(image) for name, image in scans.items()}
+    scans = {name: _ras(image, affine)[0] for name, image in scans.items()}
+    levels, turned_affine = _ras(levels, affine)
+    box = head_box(list(scans.values()), [levels > 0])
+    levels = levels[box]
     spacing = np.linalg.norm(turned_affine[:3, :3], axis=0)
     factors = tuple(max(1, int(mm / side + 0.01)) for side in spacing)
     start = [part.start + (factor - 1) / 2 for part, factor in zip(box, factors, strict=True)]
     step = np.diag([*factors, 1.0])
     step[:3, 3] = start
 
-    grey = np.clip((_blocks(image, factors) - low) / ((high - low) or 1), 0, 1)
-    grey = (np.round(grey * (GREYS - 1)) * (255 // (GREYS - 1))).astype(np.uint8)
+    def packed(name: str) -> bytes:
+        low, high = windows[name]
+        grey = np.clip((_blocks(scans[name][box], factors) - low) / ((high - low) or 1), 0, 1)
+        levels_of_grey = np.round(grey * (GREYS - 1)) * (255 // (GREYS - 1))
+        return _nifti(levels_of_grey.astype(np.uint8), turned_affine @ step)
+
     expected, guessed = _coarser(levels % 16, factors), _coarser(levels // 16, factors)
     tumour = expected if expected.any() else guessed
     return CaseVolume(
-        image=_nifti(grey, turned_affine @ step),
+        images={name: packed(name) for name in scans},
         labels=_nifti(expected + 16 * guessed, turned_affine @ step),
         regions=regions,
         place=places_of(tumour > 0),
         mm=float(max(side * factor for side, factor in zip(spacing, factors, strict=True))),
-        modality=modality,
         predicted=prediction is not None,
     )

@@ -104,9 +104,15 @@
         view.updateGLVolume();
       };
       view.onLocationChange = (where) => show(where.vox);
+      const here = () => [0, 1, 2].map((axis) => Number(sliders.find((each) => Number(each.dataset.axis) === axis).value));
       controls.oninput = (event) => {
         if (event.target.type === "checkbox") layers();
-        else go(["x", "y", "z"].map((_, axis) => Number(sliders.find((each) => Number(each.dataset.axis) === axis).value)));
+        else if (event.target.type === "radio") {
+          // Another modality of the case, at the same place.
+          Object.assign(root.dataset, { image: event.target.value, place: JSON.stringify(here()) });
+          delete root.dataset.ready;
+          open(root);
+        } else go(here());
       };
       layers();
       go(JSON.parse(root.dataset.place));

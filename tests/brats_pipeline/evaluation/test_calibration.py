@@ -66,7 +66,7 @@ def run(tree: Path, **options: Any) -> Evaluation:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of an evaluation goes into figures that a test does not look at."""
-    monkeypatch.setattr("brats_pipeline.evaluation.evaluate.write_report", lambda *arguments, **named: None)
+    monkeypatch.setattr("brats_pipeline.evaluation.evaluate.write_report", lambda *arguments, **named: [])
 
 
 def summary(tree: Path) -> dict[str, Any]:

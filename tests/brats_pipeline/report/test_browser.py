@@ -18,6 +18,7 @@ import pytest
 
 from brats_pipeline.metrics import RULES, RegionScore, summarise
 from brats_pipeline.report import CasePage, case_volume, write_report
+from brats_pipeline.report.prediction import prediction_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATIENCE_S = 120
@@ -317,3 +318,41 @@ def test_the_printed_report_holds_its_pictures(browser, tmp_path):
     pdf = base64.b64decode(browser.call("Page.printToPDF", preferCSSPageSize=True)["data"])
     assert pdf.startswith(b"%PDF")
     assert pdf.count(b"/Subtype /Image") + pdf.count(b"/Subtype/Image") >= 1
+
+
+@needs_viewer
+def test_another_modality_is_shown_at_the_same_place(browser, tmp_path):
+    browser.events.clear()
+    block = np.zeros((SIDE,) * 3, bool)
+    block[20:30, 20:30, 20:30] = True
+    half, whole = np.zeros((2, SIDE, SIDE, SIDE), np.float32)
+    half[8:40, 8:40, 8:40], half[24:40, 8:40, 8:40] = 10, 100
+    whole[8:40, 8:40, 8:40] = 100
+    page = prediction_page(
+        {"t1c": half, "flair": whole},
+        {"WT": block},
+        affine=LPS,
+        case_id="a",
+        bundle="brats_glioma_3d",
+        table=[["Region", "ml"], ["WT", "1.0"]],
+        versions={},
+    )
+    (tmp_path / "page.html").write_text(page)
+    browser.open(tmp_path / "page.html")
+    browser.run("document.querySelector('.viewer').closest('details').open = true")
+    browser.wait("document.querySelector('.viewer[data-ready]') !== null")
+    canvas = ".viewer[data-ready] canvas"
+    push(browser, "[name=prediction]", checked=False)
+    push(browser, "[data-axis='2']", value=12)
+    first = browser.picture(canvas)
+    where = browser.run("[...document.querySelectorAll('.viewer output')].map((each) => each.textContent)")
+    push(browser, "[value$=flair]", checked=True)
+    browser.wait("document.querySelector('.viewer[data-ready]') !== null")
+    second = browser.picture(canvas)
+    assert second.mean() > 1.2 * first.mean()
+    assert coloured(second) == 0  # what was switched off stays off
+    assert browser.run("[...document.querySelectorAll('.viewer output')].map((each) => each.textContent)") == where
+    push(browser, "[value$=t1c]", checked=True)
+    browser.wait("document.querySelector('.viewer[data-ready]') !== null")
+    assert np.abs(browser.picture(canvas) - first).mean() < 1
+    assert browser.complaints() == []

@@ -41,7 +41,7 @@ def test_a_voxel_of_the_report_lies_where_it_lies_in_the_scan(affine, mm):
     volume = case_volume({"flair": image}, reference, prediction, affine=affine, mm=mm)
     labels = read(volume.labels)
     assert nib.aff2axcodes(labels.affine) == ("R", "A", "S")
-    assert read(volume.image).shape == labels.shape
+    assert read(volume.images["flair"]).shape == labels.shape
     spacing = np.linalg.norm(labels.affine[:3, :3], axis=0)
     assert spacing.max() <= max(mm, 2.0)
     levels = np.asarray(labels.dataobj)
@@ -76,7 +76,7 @@ def test_a_coarse_voxel_is_the_mean_of_its_block_and_takes_the_label_that_fills_
     less[4:6, 4:6, 4] = True
     less[4, 4, 4] = False
     volume = case_volume({"flair": image}, {"WT": half | less}, None, affine=np.eye(4), mm=2)
-    grey, levels = (np.asarray(read(packed).dataobj) for packed in (volume.image, volume.labels))
+    grey, levels = (np.asarray(read(packed).dataobj) for packed in (volume.images["flair"], volume.labels))
     assert grey.shape == (4, 4, 4)
     assert grey[1, 1, 1] == pytest.approx(grey.max() / 2, abs=4)
     assert levels.sum() == 1
