@@ -41,11 +41,15 @@ class DeepSupervision(nn.Module):
     def __init__(self, network: Decoding) -> None:
         super().__init__()
         self.network = network
+        self.factor: int = getattr(network, "factor", 1)
         self.heads = network.deep_heads().to(next(network.head.parameters()))  # its device and dtype
 
     def forward(self, image: Tensor) -> list[Tensor]:
         finest, *coarser = self.network.decoder_features(image)
         logits = self.network.head(finest)
-        if logits.shape[2:] != image.shape[2:]:  # the network works at a coarser grid than the image's
-            logits = resize(logits, list(image.shape[2:]))
+        size = list(image.shape[2:])
+        # By the steps of the network itself: a head coarser than the grid that it works on, then that grid.
+        for step in ([side // self.factor for side in size], size):
+            if list(logits.shape[2:]) != step:
+                logits = resize(logits, step)
         return [logits, *(head(features) for head, features in zip(self.heads, coarser, strict=True))]

@@ -51,6 +51,15 @@ def test_deep_supervision_reaches_the_levels_of_the_network_inside():
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("spatial_dims", [2, 3])
+def test_deep_supervision_trains_the_very_logits_that_the_network_gives(name, spatial_dims):
+    network = make_downscaled(network=name, factor=2, spatial_dims=spatial_dims, in_channels=2, out_channels=3).eval()
+    image = torch.randn(1, 2, *[network.stride] * spatial_dims, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(DeepSupervision(network).eval()(image)[0], network(image))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("spatial_dims", [2, 3])
 def test_every_network_works_at_a_coarser_grid_with_its_own_deeper_heads(name, spatial_dims):
     torch.manual_seed(0)
     network = make_downscaled(network=name, factor=2, spatial_dims=spatial_dims, in_channels=2, out_channels=3)
