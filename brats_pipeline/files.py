@@ -41,12 +41,12 @@ def write_atomically(path: str | os.PathLike[str], content: bytes | str) -> None
             device or a pipe, which a rename would replace.
     """
     path = Path(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise PipelineError(f"{path} is a device or a pipe, which no file can take the place of; name a file")
     data = content.encode() if isinstance(content, str) else content
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise PipelineError(f"{path} is a device or a pipe, which no file can take the place of; name a file")
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)

@@ -77,11 +77,8 @@ def train_command(
     )
     if minutes is not None and "max_epochs" in overrides:
         raise PipelineError("--minutes and --set max_epochs both say how long to train; give one of them")
-    if resume and (minutes is not None or dry_run):
-        raise PipelineError(
-            f"{'--minutes' if minutes is not None else '--dry-run'} is for the first call; a resumed run trains the "
-            "epochs that it was begun with, or --set max_epochs=N"
-        )
+    if resume and dry_run:
+        raise PipelineError("--dry-run tells of a training that begins; leave out --resume, or look into curves.csv")
     if deterministic:
         overrides["deterministic"] = True
     if deterministic and not resume and not quiet:

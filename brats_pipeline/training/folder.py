@@ -16,7 +16,7 @@ from brats_pipeline.locking import CLAIM, claimed
 
 ORIGIN = (
     *("bundle", "data", "datalist", "convention", "patients", "fold", "seed", "network", "overrides"),
-    "init_weights_sha256",
+    *("init_weights_sha256", "minutes"),
 )
 """What a record keeps of the first call."""
 

@@ -99,7 +99,8 @@ def train(
         network: a name of :data:`networks.NETWORKS`; by default the bundle's own.
         device: ``cpu``, ``cuda`` or ``cuda:N``; by default the first GPU, else the CPU.
         overrides: configuration id to value; they change the chosen network too.
-        minutes: train for about as long: a few steps are measured, and as many epochs set as fit.
+        minutes: train for about as long: a few steps are measured, and as many epochs set as fit. A run that is resumed
+            keeps its epochs.
         resume: continue the run in ``out`` after its last whole epoch; what is said of data, fold, seed and network
             must be what the run was begun with.
         on_start: called with the trainer before it runs, to attach a progress bar.
@@ -141,6 +142,12 @@ def train(
             left_out = left_out | {"fold"} if fold is ... else left_out - {"fold"}  # None is a fold: all
             begun = origin_of(run)
             refuse_contradictions(run, begun, {name: origin[name] for name in origin if name not in left_out})
+            if minutes is not None and minutes != begun.get("minutes"):
+                earlier = "without --minutes" if "minutes" not in begun else f"with --minutes {begun['minutes']:g}"
+                raise PipelineError(
+                    f"{run} was begun {earlier}; leave --minutes out, the epochs are settled; more of them are "
+                    "--set max_epochs=N"
+                )
             record |= begun
         else:
             listing, changes = _chosen(

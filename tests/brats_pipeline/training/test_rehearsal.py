@@ -122,8 +122,7 @@ def test_a_dry_run_for_some_minutes_tells_of_the_epochs_that_fit(
     ("more", "refusal"),
     [
         (("--minutes", 7, "--set", "max_epochs=3"), "--minutes and --set max_epochs both say how long"),
-        (("--minutes", 7, "--resume"), "--minutes is for the first call"),
-        (("--dry-run", "--resume"), "--dry-run is for the first call"),
+        (("--dry-run", "--resume"), "--dry-run tells of a training that begins; leave out --resume"),
     ],
 )
 def test_what_would_be_ignored_is_refused(
@@ -148,6 +147,11 @@ def test_a_training_for_some_minutes_sets_as_many_epochs_as_fit_and_says_so(
     assert result.epochs == 2
     assert yaml.safe_load((result.run / "configs" / "train.yaml").read_text())["max_epochs"] == 2
     assert json.loads((result.run / "run.json").read_text())["minutes"] == 7
+    again = train("brats_glioma_3d", result.run, minutes=7, resume=True, device="cpu", overrides={"max_epochs": 3})
+    assert again.epochs == 3
+    assert json.loads((result.run / "run.json").read_text())["minutes"] == 7
+    with pytest.raises(PipelineError, match="was begun with --minutes 7; leave --minutes out"):
+        train("brats_glioma_3d", result.run, minutes=9, resume=True, device="cpu")
 
 
 def test_what_prepared_cases_take_is_said_before_they_are_kept(
