@@ -107,6 +107,38 @@ def test_two_processes_train_as_one_with_twice_the_batch_and_score_as_one(cohort
         assert {row["case_id"] for row in csv.DictReader(file)} == held_out
 
 
+@pytest.mark.slow
+def test_a_case_that_fails_in_one_process_costs_no_other_case_and_no_report(
+    own_cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    listing = json.loads((run / "datalist.json").read_text())
+    for item in listing["training"]:
+        for key in ("image", "label"):
+            paths = item[key] if isinstance(item[key], list) else [item[key]]
+            moved = [str(own_cohort / Path(path).parent.name / Path(path).name) for path in paths]
+            item[key] = moved if isinstance(item[key], list) else moved[0]
+    (tmp_path / "datalist.json").write_text(json.dumps(listing))
+    held_out = [item for item in listing["training"] if item["fold"] == 0]
+    damaged = Path(held_out[1]["image"][0])  # the share of rank 1
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+
+    out = tmp_path / "evaluated"
+    settings = {"data_list_file_path": str(tmp_path / "datalist.json"), "output_dir": str(out)}
+    result = bundle_run(run, ("train.yaml", "evaluate.yaml", "multi_gpu_evaluate.yaml"), tmp_path, **settings)
+    assert result.returncode != 0
+    assert f"1 cases failed, the others are finished: {held_out[1]['case_id']}" in result.stderr
+    assert (out / "report.html").is_file()
+    assert (out / "manifest.json").is_file()
+    with (out / "cases.csv").open(newline="") as file:
+        assert {row["case_id"] for row in csv.DictReader(file)} == {item["case_id"] for item in held_out}
+
+    out = tmp_path / "segmented"
+    result = bundle_run(run, ("inference.yaml",), tmp_path, dataset_dir=str(own_cohort), output_dir=str(out))
+    assert result.returncode == 0, result.stderr
+    assert f"1 cases failed, the others are finished: {held_out[1]['case_id']}" in result.stdout + result.stderr
+    assert len(list(out.glob("*.nii.gz"))) == len(list(own_cohort.iterdir())) - 1
+
+
 DYING = """
 import os, torch
 from brats_pipeline.training.distributed import rank, start, sum_over_processes
