@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ def check_export(run: Path, tmp_path: Path, wanted: str, name: str) -> None:
     assert (exported.path / "models" / name).is_file()
     (note,) = exported.notes
     assert note in (exported.path / "docs" / "README.md").read_text(encoding="utf-8")
-    assert "0 of 84480 voxels of a synthetic case differ" in note
-    assert "(0 of them are marked" not in note
+    told = re.search(r"(\d+) of 84480 voxels of a synthetic case differ \((\d+) of them are marked", note)
+    assert told is not None, note
+    differing, marked = map(int, told.groups())
+    assert differing <= 2  # a probability may be the threshold, but for the rounding of an engine's sums
+    assert marked > 1000
 
 
 @pytest.mark.slow
