@@ -121,3 +121,16 @@ def test_bytes_are_refused_where_probabilities_are_needed() -> None:
         item["pred"] = MetaTensor(torch.ones_like(item["pred"]).byte(), meta=item["pred"].meta)
         with pytest.raises(ValueError, match=f"pred holds regions already, but probabilities are to be {why}"):
             RestoreRegionsd("pred", transform=chain, **more)(item)
+
+
+def test_what_was_interpolated_travels_back_once_for_probabilities_and_regions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ways, back = [], RestoreRegionsd._back
+    monkeypatch.setattr(
+        RestoreRegionsd, "_back", lambda self, values, *rest, **how: ways.append(1) or back(self, values, *rest, **how)
+    )
+    chain, item = case(AFFINES["thick slices"])
+    kept = RestoreRegionsd("pred", transform=chain, probabilities_key="said")(item)
+    assert len(ways) == 1
+    assert torch.equal(kept["pred"].as_tensor().bool(), kept["said"].as_tensor() >= 0.5)

@@ -204,8 +204,15 @@ def test_the_weights_of_a_run_are_those_of_its_training_masks(cohort: Path, tmp_
     assert f"mean share of the training masks: TC {100 * shares['TC']:.3g} %, WT" in notes[0]
 
 
-@pytest.mark.parametrize("bundle", ["brats_glioma_3d", "brats_slices_2d", "lgg_slices_2d"])
-def test_every_bundle_measures_the_masks_as_they_are_on_disk(bundle: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("bundle", "more"),
+    [
+        *(("brats_glioma_3d", {"prepare_on": place}) for place in ("cpu", "cpu:0")),  # "cpu:0" takes the way of a GPU
+        *(("brats_slices_2d", {"prepare_on": place}) for place in ("cpu", "cpu:0")),
+        ("lgg_slices_2d", {}),
+    ],
+)
+def test_every_bundle_measures_the_masks_as_they_are_on_disk(bundle: str, more: dict[str, str], tmp_path: Path) -> None:
     import nibabel as nib
     from monai.bundle import ConfigParser
     from PIL import Image
@@ -221,7 +228,7 @@ def test_every_bundle_measures_the_masks_as_they_are_on_disk(bundle: str, tmp_pa
     write_cohort(tmp_path, cases=4, **shape)
     parser = ConfigParser()
     parser.read_config(str(bundle_path(bundle) / "configs" / "train.yaml"))
-    parser.update({"loss_name": "weighted_bce", "dataset_dir": str(tmp_path), "folds": 2, "fold": 1})
+    parser.update({"loss_name": "weighted_bce", "dataset_dir": str(tmp_path), "folds": 2, "fold": 1, **more})
     shares = dict(zip(parser["regions"], parser.get_parsed_content("region_shares"), strict=True))
     masks = [
         np.stack([np.asarray(Image.open(path)) for path in item["label"]])
