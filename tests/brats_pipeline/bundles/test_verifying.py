@@ -21,6 +21,7 @@ from brats_pipeline.bundles.verifying import CHECKS, verify_bundle
 from brats_pipeline.files import file_sha256
 
 Change = Callable[[Path], object]
+PERSON = Path("/home") / "somebody"
 
 
 def content_of(root: Path) -> dict[str, bytes]:
@@ -128,7 +129,7 @@ def test_a_bundle_with_weights_holds_without_a_note_and_none_of_its_files_change
         ("files", without("LICENSE"), "LICENSE is missing"),
         ("files", without("docs/data_license.txt"), "docs/data_license.txt is missing"),
         ("files", without("configs/inference.yaml"), "configs/inference.yaml (or .json) is missing"),
-        ("files", text_in("configs/train.yaml", "# from /home/somebody/scans"), "names a folder of one person"),
+        ("files", text_in("configs/train.yaml", f"# from {PERSON}/scans"), "names a folder of one person"),
         ("files", text_in("docs/README.md", " " * LARGEST_BYTES), "a file may have 25"),
         ("model card", replaced("docs/README.md", "# Title"), "lacks the sections"),
         ("versions", changed_metadata(version="9.0.0"), "version 9.0.0 is not in the changelog"),
